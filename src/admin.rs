@@ -1,0 +1,124 @@
+//! What the control plane answers: the admin API, one file for each resource, and the questions whose answer
+//! takes more than one request's own worker.
+
+mod metrics;
+mod models;
+mod wasm;
+mod workers;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+
+use crate::gateway::record::HttpMetrics;
+use crate::gateway::{Ask, ControlCall};
+use crate::registry::Registry;
+use crate::snapshot::Publisher;
+
+/// What the answers are made from.
+pub struct Admin {
+    pub publisher: Arc<Publisher>,
+    /// `None` when modules are not enabled.
+    pub registry: Option<Arc<Registry>>,
+    pub shards: Vec<Arc<HttpMetrics>>,
+}
+
+impl Admin {
+    /// Answers calls until the last shard is gone; each in a task of its own.
+    pub async fn run(self: Arc<Self>, mut calls: mpsc::Receiver<ControlCall>) {
+        while let Some(ControlCall { ask, reply }) = calls.recv().await {
+            let admin = self.clone();
+            spawn_local(async move {
+                // Whoever asked may have left meanwhile.
+                let _ = reply.send(admin.answer(ask).await);
+            });
+        }
+    }
+
+    async fn answer(&self, ask: Ask) -> Response<Bytes> {
+        match ask {
+            Ask::Metrics => self.metrics(),
+            Ask::Models => models::list(&self.publisher.current()).await,
+            Ask::Admin { method, path, content_type, body } => {
+                self.resource(&method, &path, content_type.as_ref(), body).await
+            }
+        }
+    }
+
+    /// Deploys one module object as `POST /wasm` takes it; the text says why not.
+    pub async fn deploy(&self, module: &Value) -> Result<(), String> {
+        let registry = self.registry.as_ref().ok_or("modules are not enabled")?;
+        let answer = wasm::deploy(registry, json!({"modules": [module]}).to_string().as_bytes()).await;
+        if answer.status() == StatusCode::OK {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(answer.body()).into_owned())
+        }
+    }
+
+    /// `/metrics`
+    pub fn metrics(&self) -> Response<Bytes> {
+        metrics::scrape(self)
+    }
+
+    async fn resource(
+        &self,
+        method: &Method,
+        path: &str,
+        content_type: Option<&HeaderValue>,
+        body: Bytes,
+    ) -> Response<Bytes> {
+        if let Some(below) = path.strip_prefix("/workers") {
+            return workers::answer(&self.publisher.current(), method, below);
+        }
+        let below = path.strip_prefix("/wasm").unwrap_or_default();
+        let Some(registry) = &self.registry else {
+            let why = "WebAssembly modules are not enabled; start the gateway with --enable-wasm";
+            return error(StatusCode::SERVICE_UNAVAILABLE, "wasm_not_enabled", why);
+        };
+        match (method, below.strip_prefix('/')) {
+            (&Method::GET, None) => wasm::list(registry),
+            (&Method::POST, None) if !is_json(content_type) => error(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "the content type must be application/json",
+            ),
+            (&Method::POST, None) => wasm::deploy(registry, &body).await,
+            (&Method::GET, Some(id)) => wasm::show(registry, id),
+            (&Method::DELETE, Some(id)) => wasm::remove(registry, id),
+            (_, None) => method_not_allowed("GET, POST"),
+            (_, Some(_)) => method_not_allowed("GET, DELETE"),
+        }
+    }
+}
+
+fn is_json(content_type: Option<&HeaderValue>) -> bool {
+    let essence = content_type.and_then(|value| value.to_str().ok()).and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn json(status: StatusCode, value: &Value) -> Response<Bytes> {
+    answer(status, "application/json", value.to_string())
+}
+
+fn error(status: StatusCode, code: &'static str, message: &str) -> Response<Bytes> {
+    json(status, &json!({"error": {"type": "admin_error", "code": code, "message": message, "param": null}}))
+}
+
+fn method_not_allowed(allowed: &'static str) -> Response<Bytes> {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this method is not allowed here");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}

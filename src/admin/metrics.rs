@@ -1,0 +1,26 @@
+//! `GET /metrics`: everything that is counted, in the Prometheus text format.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use super::Admin;
+use crate::gateway::record;
+use crate::metrics::{Exposition, TEXT_FORMAT};
+
+pub fn scrape(admin: &Admin) -> Response<Bytes> {
+    let mut exposition = Exposition::default();
+    record::expose(&admin.shards, &mut exposition);
+    let snapshot = admin.publisher.current();
+    snapshot.pool.expose(&mut exposition);
+    if let Some(registry) = &admin.registry {
+        registry.metrics().expose(&mut exposition);
+        exposition.gauge("smg_wasm_modules", "Modules that are deployed.", &[], snapshot.modules.len() as f64);
+        for (outcome, count) in [("success", &registry.deployed), ("refused", &registry.refused)] {
+            let labels = [("outcome", outcome)];
+            exposition.counter("smg_wasm_deploys_total", "Deployments.", &labels, count.load(Relaxed) as f64);
+        }
+    }
+    super::answer(StatusCode::OK, TEXT_FORMAT, exposition.render())
+}

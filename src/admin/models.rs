@@ -1,0 +1,48 @@
+//! `GET /v1/models`: what the healthy workers offer together.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::snapshot::Snapshot;
+use crate::workers::{Worker, client};
+
+/// Time a worker has to list its models, and the largest list that is read.
+const TIME: Duration = Duration::from_secs(5);
+const MAX_LIST: usize = 4 << 20;
+
+/// The union of the lists; a worker that does not answer is left out.
+pub async fn list(snapshot: &Snapshot) -> Response<Bytes> {
+    let lists = join_all(snapshot.pool.healthy().map(|worker| models_of(worker))).await;
+    let mut union = BTreeMap::new();
+    for model in lists.into_iter().flatten() {
+        if let Some(id) = model["id"].as_str() {
+            let entry = json!({
+                "id": id,
+                "object": "model",
+                "created": model["created"].as_u64().unwrap_or(0),
+                "owned_by": model["owned_by"].as_str().unwrap_or("unknown"),
+            });
+            union.entry(id.to_owned()).or_insert(entry);
+        }
+    }
+    let data: Vec<Value> = union.into_values().collect();
+    super::json(StatusCode::OK, &json!({"object": "list", "data": data}))
+}
+
+async fn models_of(worker: &Worker) -> Vec<Value> {
+    let request = Request::get("/v1/models").header("accept", "application/json").body(()).expect("a valid request");
+    let answer = tokio::time::timeout(TIME, client::fetch(worker, request, MAX_LIST)).await;
+    let list = answer.ok().and_then(Result::ok).and_then(|answer| serde_json::from_slice::<Value>(answer.body()).ok());
+    match list {
+        Some(mut list) => list["data"].as_array_mut().map(std::mem::take).unwrap_or_default(),
+        None => {
+            tracing::warn!(worker = %worker.label, "the worker did not list its models");
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The composition root: builds every part, owns the tasks and threads, and knows the real addresses.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use tokio::net::TcpListener as AsyncListener;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+
+use crate::admin::Admin;
+use crate::config::Config;
+use crate::gateway::Shared;
+use crate::modules::{Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
+use crate::registry::{self, DeployError, Deployment, Registry};
+use crate::scrape;
+use crate::shard::{Message, Shard};
+use crate::snapshot::Publisher;
+use crate::workers::{Health, Worker, health};
+
+/// Calls to the control plane that may wait for it.
+const MOST_CALLS: usize = 256;
+/// Pause after a refused accept: out of file descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time between two looks whether a drain is complete.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("can't listen on {address}: {cause}")]
+    Listen { address: SocketAddr, cause: io::Error },
+    #[error("can't start a thread: {0}")]
+    Thread(io::Error),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("modules can't be loaded: {0}")]
+    Loader(LoadError),
+    #[error("--wasm-module needs --enable-wasm")]
+    ModuleWithoutWasm,
+    #[error("--wasm-module {name}: {cause}")]
+    Module { name: String, cause: DeployError },
+}
+
+/// A running gateway. It belongs to the control plane's thread.
+pub struct App {
+    pub address: SocketAddr,
+    pub metrics_address: Option<SocketAddr>,
+    pub publisher: Arc<Publisher>,
+    shared: Arc<Shared>,
+    shards: Rc<RefCell<Vec<Shard>>>,
+    acceptor: tokio::task::JoinHandle<()>,
+    admin: Arc<Admin>,
+}
+
+impl App {
+    /// Starts everything and deploys the modules that the configuration names. Must be called, and kept, on
+    /// a local runtime: the control plane.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        if !config.wasm.enable_wasm && !config.wasm.wasm_module.is_empty() {
+            return Err(StartError::ModuleWithoutWasm);
+        }
+        let listener = listen(SocketAddr::new(config.listen.host, config.listen.port))?;
+        let metrics_listener =
+            config.listen.prometheus_port.map(|port| listen(SocketAddr::new(config.listen.prometheus_host, port)));
+        let metrics_listener = metrics_listener.transpose()?;
+        let publisher = Arc::new(Publisher::new(workers(&config), config.workers.policy));
+        let registry = registry(&config, &publisher)?;
+        if let Some((_, registry)) = &registry {
+            deploy_at_start(registry, &config).await?;
+        }
+        let (control, calls) = mpsc::channel(MOST_CALLS);
+        let shared = Arc::new(Shared {
+            publisher: publisher.clone(),
+            engine: registry.as_ref().map(|(engine, _)| engine.clone()),
+            control,
+            via: own_via(),
+            draining: AtomicBool::new(false),
+            shards: shard_count(&config),
+            config,
+        });
+        let shards = (0..shared.shards).map(|number| Shard::start(number, shared.clone()));
+        let shards: Vec<_> = shards.collect::<io::Result<_>>().map_err(StartError::Thread)?;
+        let metrics = shards.iter().map(|shard| shard.metrics.clone()).collect();
+        let registry = registry.map(|(_, registry)| registry);
+        let admin = Arc::new(Admin { publisher: publisher.clone(), registry, shards: metrics });
+        spawn_local(admin.clone().run(calls));
+        watch_workers(&shared);
+
+        let address = listener.local_addr().map_err(StartError::Thread)?;
+        let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(listener) = metrics_listener {
+            spawn_local(scrape::serve(listener, admin.clone()));
+        }
+        let shards = Rc::new(RefCell::new(shards));
+        let acceptor = spawn_local(accept(listener, shards.clone()));
+        Ok(Self { address, metrics_address, publisher, shared, shards, acceptor, admin })
+    }
+
+    /// Deploys one module object as `POST /wasm` takes it; the text says why not.
+    pub async fn deploy(&self, module: &serde_json::Value) -> Result<(), String> {
+        self.admin.deploy(module).await
+    }
+
+    /// Takes nothing new and waits until what is in flight is finished, but no longer than `grace` and not
+    /// past `hurry`; then ends the shards.
+    pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
+        self.shared.draining.store(true, Relaxed);
+        self.acceptor.abort();
+        self.shards.borrow().iter().for_each(|shard| shard.tell(Message::Drain));
+        let drained = async {
+            let start = Instant::now();
+            while self.connections() > 0 && start.elapsed() < grace {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = drained => {}
+            () = hurry => {}
+        }
+        match self.connections() {
+            0 => tracing::info!("drained"),
+            left => tracing::warn!(connections = left, "ending with connections still open"),
+        }
+        self.shards.take().into_iter().for_each(Shard::stop);
+    }
+
+    fn connections(&self) -> u64 {
+        self.shards.borrow().iter().map(Shard::load).sum()
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<AsyncListener, StartError> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        AsyncListener::from_std(listener)
+    });
+    bound.map_err(|cause| StartError::Listen { address, cause })
+}
+
+fn workers(config: &Config) -> Vec<Arc<Worker>> {
+    let health = if config.workers.disable_health_check { Health::Healthy } else { Health::Pending };
+    config.workers.urls().into_iter().map(|url| Arc::new(Worker::new(url, health))).collect()
+}
+
+fn registry(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<(Arc<Engine>, Arc<Registry>)>, StartError> {
+    if !config.wasm.enable_wasm {
+        return Ok(None);
+    }
+    let engine = Arc::new(Engine::new(&config.wasm)?);
+    let metrics = Arc::<ModuleMetrics>::default();
+    let loader = Loader::new(engine.clone(), metrics.clone()).map_err(StartError::Loader)?;
+    let (defaults, directory) = (Defaults::from(&config.wasm), config.wasm.wasm_module_dir.clone());
+    let registry = Registry::new(loader, defaults, directory, publisher.clone(), metrics);
+    Ok(Some((engine, Arc::new(registry))))
+}
+
+async fn deploy_at_start(registry: &Registry, config: &Config) -> Result<(), StartError> {
+    for module in &config.wasm.wasm_module {
+        let deployment = Deployment {
+            name: module.name.clone(),
+            file: registry::absolute(&module.file),
+            hooks: None,
+            settings: registry.defaults().settings(),
+            allow_duplicate: true,
+        };
+        let deployed = registry.deploy(deployment).await;
+        deployed.map_err(|cause| StartError::Module { name: module.name.clone(), cause })?;
+    }
+    Ok(())
+}
+
+fn shard_count(config: &Config) -> u32 {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    config.listen.shards.map_or_else(|| u32::try_from(cores()).unwrap_or(1), u32::from)
+}
+
+/// An entry for `Via` that no other gateway writes (RFC 9110 section 7.6.3), so that a loop is seen.
+fn own_via() -> HeaderValue {
+    HeaderValue::from_str(&format!("1.1 smg-{:016x}", fastrand::u64(..))).expect("letters and digits are valid")
+}
+
+fn watch_workers(shared: &Arc<Shared>) {
+    if shared.config.workers.disable_health_check {
+        return;
+    }
+    for worker in &shared.publisher.current().pool.all {
+        let publisher = shared.publisher.clone();
+        spawn_local(health::watch(worker.clone(), shared.config.workers.clone(), move || publisher.refresh()));
+    }
+}
+
+/// Hands each connection to the shard with the fewest.
+async fn accept(listener: AsyncListener, shards: Rc<RefCell<Vec<Shard>>>) {
+    let mut turn = 0;
+    loop {
+        let accepted = listener.accept().await.and_then(|(stream, peer)| {
+            stream.set_nodelay(true)?;
+            Ok((stream.into_std()?, peer))
+        });
+        match accepted {
+            Ok((stream, peer)) => {
+                let shards = shards.borrow();
+                turn = (turn + 1) % shards.len();
+                let turned = shards[turn..].iter().chain(&shards[..turn]);
+                let least = turned.min_by_key(|shard| shard.load()).expect("there is a shard");
+                least.tell(Message::Client(stream, peer));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection can't be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The command line: which command was asked for, with which settings.
+
+pub mod demo;
+pub mod echo_worker;
+pub mod health;
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{Config, LATER_POLICIES};
+use crate::modules;
+
+/// A WebAssembly-extensible gateway in front of LLM inference workers
+#[derive(Debug, Parser)]
+#[command(name = "smg", version, max_term_width = 110, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub config: Config,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway: the same as no command
+    Launch(Box<Config>),
+    /// Run the gateway: the same as no command
+    Start(Box<Config>),
+    /// Try it: a gateway, two echo workers and three modules on this machine
+    Demo(demo::Demo),
+    /// Ask a running gateway whether it is alive, and exit 0 or 1
+    Health(health::Health),
+    /// Run an OpenAI-compatible worker that repeats what it is told
+    EchoWorker(echo_worker::EchoWorker),
+    /// Compile a module from standard input to standard output (the gateway calls this itself)
+    #[command(hide = true)]
+    Compile(modules::CompileArgs),
+}
+
+/// Options that take several values, also in the form `--option=first second`.
+const MANY_VALUED: [&str; 3] = ["--worker-urls", "--request-id-headers", "--wasm-module"];
+
+impl Cli {
+    /// Reads the process's arguments; prints help, the version or what is wrong, and ends the process then.
+    pub fn from_process() -> Self {
+        Self::read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(split_many_valued(arguments)).map_err(explain)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// clap takes no further values after `--option=value`; existing command lines put them there.
+fn split_many_valued(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut split = Vec::new();
+    for argument in arguments {
+        match argument.to_str().and_then(|text| text.split_once('=')) {
+            Some((option, value)) if MANY_VALUED.contains(&option) => {
+                split.push(option.into());
+                split.push(value.into());
+            }
+            _ => split.push(argument),
+        }
+    }
+    split
+}
+
+/// Says of a policy that exists elsewhere that it is not offered here yet.
+fn explain(error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else { return error };
+    let is_policy =
+        matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if arg.contains("--policy"));
+    if !is_policy || !LATER_POLICIES.contains(&value.as_str()) {
+        return error;
+    }
+    let text = format!(
+        "the policy '{value}' of --policy is not offered yet; it takes round_robin, random, power_of_two or least_load\n"
+    );
+    clap::Error::raw(ErrorKind::InvalidValue, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, clap::Error> {
+        Cli::read(line.split(' ').map(OsString::from))
+    }
+
+    fn workers(line: &str) -> Vec<String> {
+        let cli = read(line).expect("a good line");
+        let config = match cli.command {
+            Some(Command::Launch(config) | Command::Start(config)) => *config,
+            _ => cli.config,
+        };
+        config.workers.urls().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn workers_come_in_every_form() {
+        let two = ["http://a:1", "http://b:2"];
+        assert_eq!(workers("smg --worker-urls=http://a:1 http://b:2 --port=3000"), two);
+        assert_eq!(workers("smg --worker-urls http://a:1 http://b:2"), two);
+        assert_eq!(workers("smg --worker-urls=http://a:1,http://b:2"), two);
+        assert_eq!(workers("smg --worker-urls http://a:1 --worker-urls=http://b:2 --worker-urls=http://a:1"), two);
+        assert_eq!(workers("smg launch --worker-urls=http://a:1 http://b:2"), two);
+        assert_eq!(workers("smg start --worker-urls=http://a:1 http://b:2"), two);
+    }
+
+    #[test]
+    fn wrong_values_name_the_option() {
+        for (line, option) in [
+            ("smg --policy=cache_aware", "cache_aware' of --policy is not offered yet"),
+            ("smg --policy=nonsense", "--policy"),
+            ("smg --worker-urls=nonsense", "--worker-urls"),
+            ("smg --port=70000", "--port"),
+            ("smg --request-timeout-secs=0", "--request-timeout-secs"),
+            ("smg --wasm-on-failure=maybe", "--wasm-on-failure"),
+            ("smg --nonsense", "--nonsense"),
+        ] {
+            let error = read(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(option), "{line}: {error}");
+        }
+    }
+}

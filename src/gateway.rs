@@ -1,0 +1,439 @@
+//! One request, top to bottom.
+
+mod accept;
+mod access;
+pub mod body;
+pub mod error;
+mod forward;
+pub mod record;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+
+use self::accept::Additions;
+use self::body::{ClientBody, Content, GatewayBody, WorkerBody};
+use self::error::GatewayError;
+use self::record::{HttpMetrics, Record};
+use crate::config::Config;
+use crate::connection::ClientConnection;
+use crate::deadline::{Deadline, Deadlines};
+use crate::headers::{self, X_REQUEST_ID};
+use crate::modules::{Engine, ModuleGuests, RequestHead, RequestView, ResponseHead, ResponseView, ShardGuests, Visit};
+use crate::routes::{self, Route};
+use crate::snapshot::{Publisher, Snapshot, SnapshotCache};
+use crate::workers::Lease;
+use crate::workers::client::Connections;
+
+/// Largest body of a request to the admin API, and the time it may take to arrive.
+const MAX_ADMIN_BODY: u64 = 1 << 20;
+const ADMIN_BODY_TIME: Duration = Duration::from_secs(10);
+
+/// What all shards share.
+pub struct Shared {
+    pub config: Config,
+    pub publisher: Arc<Publisher>,
+    pub engine: Option<Arc<Engine>>,
+    pub control: mpsc::Sender<ControlCall>,
+    /// This gateway's own entry for `Via`.
+    pub via: HeaderValue,
+    pub draining: AtomicBool,
+    pub shards: u32,
+}
+
+/// Something that the control plane answers.
+pub struct ControlCall {
+    pub ask: Ask,
+    pub reply: oneshot::Sender<Response<Bytes>>,
+}
+
+pub enum Ask {
+    Metrics,
+    Models,
+    Admin { method: Method, path: String, content_type: Option<HeaderValue>, body: Bytes },
+}
+
+/// The gateway as one shard runs it.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    pub deadlines: Deadlines,
+    pub metrics: Arc<HttpMetrics>,
+    guests: Option<ShardGuests>,
+    cache: RefCell<SnapshotCache>,
+    view: RefCell<Rc<View>>,
+}
+
+/// A snapshot with this shard's own guests and connections.
+pub struct View {
+    snapshot: Arc<Snapshot>,
+    chain: Vec<Rc<ModuleGuests>>,
+    /// At the positions of the snapshot's workers.
+    connections: Vec<Rc<Connections<WorkerBody>>>,
+}
+
+/// An answer on its way to the client.
+struct Answer {
+    head: ResponseHead,
+    content: Content,
+    lease: Option<Lease>,
+    deadline: Option<Deadline>,
+}
+
+impl Gateway {
+    pub fn new(shared: Arc<Shared>, deadlines: Deadlines, metrics: Arc<HttpMetrics>) -> Self {
+        let cache = shared.publisher.cache();
+        let guests = shared.engine.as_ref().map(|engine| ShardGuests::new(engine, shared.shards));
+        let empty = View { snapshot: shared.publisher.current(), chain: Vec::new(), connections: Vec::new() };
+        let view = RefCell::new(Rc::new(empty));
+        let gateway = Self { shared, deadlines, metrics, guests, cache: RefCell::new(cache), view };
+        gateway.arrange(gateway.shared.publisher.current());
+        gateway
+    }
+
+    /// Answers one request. Whatever happens, the client gets an answer with the request's id.
+    pub async fn handle(
+        self: Rc<Self>,
+        connection: Rc<ClientConnection>,
+        request: Request<Incoming>,
+    ) -> Response<GatewayBody> {
+        let exchange = connection.begin_exchange();
+        let request_id = headers::request_id(request.headers(), &self.shared.config.limits.request_id_headers);
+        let is_head = request.method() == Method::HEAD;
+        let mut record = Record::open(request_id, connection.peer.ip(), request.method(), request.uri(), &self.metrics);
+
+        let answered = self.route(&connection, request, &mut record).await;
+        let answer = answered.unwrap_or_else(|error| Answer::of_error(&error, &mut record)).framed(is_head);
+
+        record.answered(answer.head.status);
+        let Answer { head: ResponseHead { status, mut headers }, content, lease, deadline } = answer;
+        if !headers.contains_key(&X_REQUEST_ID) {
+            headers.insert(&X_REQUEST_ID, record.request_id.clone());
+        }
+        let mut response = Response::new(GatewayBody::new(content, lease, record, deadline, exchange));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    async fn route(
+        &self,
+        connection: &ClientConnection,
+        request: Request<Incoming>,
+        record: &mut Record,
+    ) -> Result<Answer, GatewayError> {
+        accept::check(&request)?;
+        match routes::route(request.uri().path()) {
+            Route::Alive => only_reads(&request).map(|()| Answer::text(StatusCode::OK, "OK")),
+            Route::Ready => only_reads(&request).map(|()| self.readiness()),
+            Route::Metrics => {
+                access::check_admin(&self.shared.config.access, connection.peer, request.headers())?;
+                only_reads(&request)?;
+                self.ask(Ask::Metrics).await
+            }
+            Route::Admin => self.administer(connection, request, record).await,
+            Route::Models => {
+                only_reads(&request)?;
+                self.serve(connection, request, record, Self::models).await
+            }
+            Route::Workers => self.serve(connection, request, record, Self::forward).await,
+        }
+    }
+
+    /// What a caller's request goes through, whoever answers it in the end.
+    async fn serve(
+        &self,
+        connection: &ClientConnection,
+        request: Request<Incoming>,
+        record: &mut Record,
+        destination: impl AsyncFnOnce(&Self, &View, RequestHead, WorkerBody, &mut Record) -> Result<Answer, GatewayError>,
+    ) -> Result<Answer, GatewayError> {
+        // Strangers don't get to spend guest CPU.
+        access::check_caller(&self.shared.config.access, request.headers())?;
+        let limit = self.shared.config.limits.max_payload_size;
+        if request.body().size_hint().lower() > limit {
+            return Err(GatewayError::BodyTooLarge(limit));
+        }
+        let view = self.view();
+        let deadline = self.deadlines.register();
+        deadline.set(self.shared.config.limits.request_timeout_secs);
+
+        let (head, incoming) = request.into_parts();
+        let request_id = record.request_id.clone();
+        let additions = Additions { client: &connection.forwarded_for, request_id: &request_id, via: &self.shared.via };
+        let head = accept::forwardable(head, &additions)?;
+        let is_head = head.method == Method::HEAD;
+        let body = ClientBody::new(incoming, record.upload(), limit);
+
+        if view.chain.is_empty() {
+            let answering = destination(self, &view, head, body.into(), record);
+            let answer = within(&deadline, GatewayError::Timeout, answering).await?;
+            return Ok(Answer { deadline: Some(deadline), ..answer });
+        }
+
+        let mut visit = Visit::new(&view.chain, &head, now_ms());
+        let answered = async {
+            let (head, body) = match on_request(&mut visit, head, body, record, &deadline).await? {
+                OnRequest::Forward(head, body) => (head, body),
+                OnRequest::Answered(status) => return Ok(Answer::empty(status)),
+            };
+            let answering = destination(self, &view, head, body, record);
+            let answer = within(&deadline, GatewayError::Timeout, answering).await?;
+            on_response(&mut visit, answer, is_head, &deadline).await
+        };
+        let answered = answered.await;
+        record.visited(visit.acted());
+        Ok(Answer { deadline: Some(deadline), ..answered? })
+    }
+
+    async fn forward(
+        &self,
+        view: &View,
+        head: RequestHead,
+        body: WorkerBody,
+        record: &mut Record,
+    ) -> Result<Answer, GatewayError> {
+        let forward::WorkerAnswer { head, content, lease } = forward::send(view, head, body, record).await?;
+        Ok(Answer { head, content, lease: Some(lease), deadline: None })
+    }
+
+    async fn models(&self, view: &View, _: RequestHead, _: WorkerBody, _: &mut Record) -> Result<Answer, GatewayError> {
+        if view.snapshot.pool.healthy_count() == 0 {
+            return Err(GatewayError::NoWorker);
+        }
+        self.ask(Ask::Models).await
+    }
+
+    async fn administer(
+        &self,
+        connection: &ClientConnection,
+        request: Request<Incoming>,
+        record: &mut Record,
+    ) -> Result<Answer, GatewayError> {
+        access::check_admin(&self.shared.config.access, connection.peer, request.headers())?;
+        let (head, incoming) = request.into_parts();
+        let deadline = self.deadlines.register();
+        deadline.set(ADMIN_BODY_TIME);
+        let body = ClientBody::new(incoming, record.upload(), MAX_ADMIN_BODY).collect(MAX_ADMIN_BODY);
+        let body = within(&deadline, GatewayError::SlowBody, body).await?;
+        let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
+        self.ask(Ask::Admin { method: head.method, path: head.uri.path().to_owned(), content_type, body }).await
+    }
+
+    /// Asks the control plane.
+    async fn ask(&self, ask: Ask) -> Result<Answer, GatewayError> {
+        let (reply, answer) = oneshot::channel();
+        let call = ControlCall { ask, reply };
+        self.shared.control.try_send(call).map_err(|_| GatewayError::ControlPlane)?;
+        Ok(Answer::whole(answer.await.map_err(|_| GatewayError::ControlPlane)?))
+    }
+
+    fn readiness(&self) -> Answer {
+        let view = self.view();
+        let (healthy, total) = (view.snapshot.pool.healthy_count(), view.snapshot.pool.all.len());
+        let reason = match () {
+            () if self.is_draining() => Some("draining"),
+            () if healthy == 0 => Some("no healthy workers"),
+            () => None,
+        };
+        match reason {
+            None => {
+                let ready = json!({"status": "ready", "healthy_workers": healthy, "total_workers": total});
+                Answer::json(StatusCode::OK, &ready)
+            }
+            Some(reason) => {
+                let not = json!({"status": "not ready", "reason": reason, "healthy_workers": healthy, "total_workers": total});
+                Answer::json(StatusCode::SERVICE_UNAVAILABLE, &not)
+            }
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Relaxed)
+    }
+
+    /// The snapshot in force, with this shard's guests and connections. Whether it changed is one read.
+    pub fn view(&self) -> Rc<View> {
+        let mut cache = self.cache.borrow_mut();
+        let current = cache.load();
+        if !Arc::ptr_eq(current, &self.view.borrow().snapshot) {
+            self.arrange(current.clone());
+        }
+        self.view.borrow().clone()
+    }
+
+    fn arrange(&self, snapshot: Arc<Snapshot>) {
+        let before = self.view.borrow().clone();
+        let chain = self.guests.as_ref().map(|guests| guests.arrange(&snapshot.modules)).unwrap_or_default();
+        let max_idle_time = self.shared.config.workers.upstream_pool_idle_timeout_secs;
+        let connections = snapshot.pool.all.iter().map(|worker| {
+            match before.connections.iter().find(|known| Arc::ptr_eq(&known.worker, worker)) {
+                Some(known) => known.clone(),
+                None => Rc::new(Connections::new(worker.clone(), max_idle_time)),
+            }
+        });
+        let connections = connections.collect();
+        *self.view.borrow_mut() = Rc::new(View { snapshot, chain, connections });
+    }
+
+    /// Closes connections to workers that nobody has used for a while.
+    pub fn close_aged_connections(&self) {
+        self.view.borrow().connections.iter().for_each(|connections| connections.close_aged());
+    }
+}
+
+enum OnRequest {
+    Forward(RequestHead, WorkerBody),
+    Answered(StatusCode),
+}
+
+/// Runs the on-request hooks, with the body only if one of them is shown it.
+async fn on_request(
+    visit: &mut Visit,
+    head: RequestHead,
+    body: ClientBody,
+    record: &Record,
+    deadline: &Deadline,
+) -> Result<OnRequest, GatewayError> {
+    let Some(limit) = visit.request_body_limit() else { return Ok(OnRequest::Forward(head, body.into())) };
+    let body = within(deadline, GatewayError::SlowBody, body.collect(limit)).await?;
+    let received = body.len();
+    let request_id = record.request_id.clone();
+    let mut view = RequestView { head: Rc::new(head), body, request_id, received_ms: visit.received_ms() };
+    if let Some(answer) = visit.on_request(&mut view).await? {
+        return Ok(OnRequest::Answered(answer.status));
+    }
+    let mut head = Rc::unwrap_or_clone(view.head);
+    // The length of what is sent, whatever the client or a module said.
+    if received > 0 || !view.body.is_empty() {
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
+    let body = Some(view.body).filter(|body| !body.is_empty());
+    Ok(OnRequest::Forward(head, WorkerBody::Whole(body)))
+}
+
+/// Runs the on-response hooks: with the whole body, or with the head alone of an answer that is streamed.
+async fn on_response(
+    visit: &mut Visit,
+    answer: Answer,
+    is_head: bool,
+    deadline: &Deadline,
+) -> Result<Answer, GatewayError> {
+    let streamed = headers::is_event_stream(&answer.head.headers);
+    let Some(limit) = visit.response_body_limit(streamed) else { return Ok(answer) };
+    let Answer { head, content, lease, .. } = answer;
+    let (body, passing) = if streamed || is_head {
+        (Bytes::new(), Some(content))
+    } else {
+        match within(deadline, GatewayError::Timeout, forward::collect_answer(content, &head.headers, limit)).await? {
+            Ok(body) => (body, None),
+            Err(content) => (Bytes::new(), Some(content)),
+        }
+    };
+    let oversized = passing.is_some() && !streamed && !is_head;
+    let mut view = ResponseView { head: Rc::new(head), body, streamed, oversized };
+    let replaced = visit.on_response(&mut view).await?;
+    let mut head = Rc::unwrap_or_clone(view.head);
+    let content = match passing {
+        Some(content) if !replaced => content,
+        _ => {
+            head.headers.remove(header::CONTENT_LENGTH);
+            Content::Whole(Some(view.body))
+        }
+    };
+    Ok(Answer { head, content, lease, deadline: None })
+}
+
+impl Answer {
+    fn whole(response: Response<Bytes>) -> Self {
+        let (parts, body) = response.into_parts();
+        let head = ResponseHead { status: parts.status, headers: parts.headers };
+        Self { head, content: Content::Whole(Some(body)), lease: None, deadline: None }
+    }
+
+    fn empty(status: StatusCode) -> Self {
+        let head = ResponseHead { status, headers: HeaderMap::new() };
+        Self { head, content: Content::Whole(None), lease: None, deadline: None }
+    }
+
+    fn text(status: StatusCode, text: &'static str) -> Self {
+        let mut answer = Self::empty(status);
+        answer.head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        answer.content = Content::Whole(Some(Bytes::from_static(text.as_bytes())));
+        answer
+    }
+
+    fn json(status: StatusCode, value: &serde_json::Value) -> Self {
+        let mut answer = Self::empty(status);
+        answer.head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer.content = Content::Whole(Some(Bytes::from(value.to_string())));
+        answer
+    }
+
+    fn of_error(error: &GatewayError, record: &mut Record) -> Self {
+        let id = crate::telemetry::Untrusted(record.request_id.as_bytes());
+        tracing::debug!(target: "smg::gateway", %id, code = error.code(), cause = %error, "a request was refused");
+        record.refused(error.code());
+        Self::whole(error.response())
+    }
+
+    /// Without a body where there must be none (RFC 9112 section 6.3), whatever a module did.
+    fn framed(mut self, is_head: bool) -> Self {
+        let bodiless = matches!(self.head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if self.head.status == StatusCode::NO_CONTENT {
+            self.head.headers.remove(header::CONTENT_LENGTH);
+        }
+        if bodiless || (is_head && matches!(self.content, Content::Whole(_))) {
+            self.content = Content::Whole(None);
+        }
+        self
+    }
+}
+
+impl From<ClientBody> for WorkerBody {
+    fn from(body: ClientBody) -> Self {
+        if body.is_empty() { Self::Whole(None) } else { Self::Stream(body) }
+    }
+}
+
+fn only_reads(request: &Request<Incoming>) -> Result<(), GatewayError> {
+    match *request.method() {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(GatewayError::MethodNotAllowed),
+    }
+}
+
+/// The result of `work`, or `late` when the deadline passes before.
+async fn within<T>(
+    deadline: &Deadline,
+    late: GatewayError,
+    work: impl Future<Output = Result<T, GatewayError>>,
+) -> Result<T, GatewayError> {
+    let (mut work, mut late) = (pin!(work), Some(late));
+    poll_fn(|cx| {
+        if deadline.poll_expired(cx).is_ready()
+            && let Some(late) = late.take()
+        {
+            return Poll::Ready(Err(late));
+        }
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,164 @@
+//! The first look at a request: what the parser lets through and a proxy must not, and the fields that a
+//! proxy adds (RFC 9112 sections 3.2 and 6.1, RFC 9110 section 7.6).
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Request, Uri, Version};
+use hyper::body::Incoming;
+
+use super::error::GatewayError;
+use crate::headers::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
+use crate::modules::RequestHead;
+
+/// The longest method that is passed on.
+const MAX_METHOD: usize = 32;
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+
+/// Checks what every request must hold to, wherever it goes.
+pub fn check(request: &Request<Incoming>) -> Result<(), GatewayError> {
+    if request.method() == Method::CONNECT || request.method().as_str().len() > MAX_METHOD {
+        return Err(GatewayError::Method);
+    }
+    if !headers::transfer_coding_is_plain(request.headers()) {
+        return Err(GatewayError::BadRequest("The transfer coding is not supported."));
+    }
+    check_host(request.headers(), request.version())
+}
+
+/// HTTP/1.1 needs exactly one valid `Host` (RFC 9112 section 3.2).
+fn check_host(headers: &HeaderMap, version: Version) -> Result<(), GatewayError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version < Version::HTTP_11 => Ok(()),
+        (None, _) => Err(GatewayError::BadRequest("The Host header is missing.")),
+        (Some(_), Some(_)) => Err(GatewayError::BadRequest("There is more than one Host header.")),
+        (Some(host), None) if is_host(host) => Ok(()),
+        (Some(_), None) => Err(GatewayError::BadRequest("The Host header is not valid.")),
+    }
+}
+
+fn is_host(host: &HeaderValue) -> bool {
+    match Authority::try_from(host.as_bytes()) {
+        Ok(authority) => !authority.as_str().contains('@') && !authority.host().is_empty(),
+        Err(_) => false,
+    }
+}
+
+/// What a proxy adds to every request that it passes on.
+pub struct Additions<'a> {
+    pub client: &'a HeaderValue,
+    pub request_id: &'a HeaderValue,
+    /// This gateway's own entry for `Via`.
+    pub via: &'a HeaderValue,
+}
+
+/// The head as modules and the worker see it: without what belongs to the client's connection, with what a
+/// proxy adds. `Host` stays the client's until a worker is picked.
+pub fn forwardable(head: http::request::Parts, additions: &Additions) -> Result<RequestHead, GatewayError> {
+    let http::request::Parts { method, uri, mut headers, .. } = head;
+    if headers.get_all(header::VIA).iter().any(|via| names(via, additions.via)) {
+        return Err(GatewayError::Loop);
+    }
+    headers::strip_hop_by_hop(&mut headers);
+    headers::strip_dangerous(&mut headers);
+    headers::append_to_list(&mut headers, &X_FORWARDED_FOR, additions.client);
+    headers::append_to_list(&mut headers, &header::VIA, additions.via);
+    headers.insert(&X_REQUEST_ID, additions.request_id.clone());
+    headers.entry(&X_FORWARDED_PROTO).or_insert(HTTP);
+    let uri = to_origin_form(uri, &mut headers);
+    if !headers.contains_key(&X_FORWARDED_HOST)
+        && let Some(host) = headers.get(header::HOST).cloned()
+    {
+        headers.insert(&X_FORWARDED_HOST, host);
+    }
+    Ok(RequestHead { method, uri, headers })
+}
+
+/// In absolute form the target's authority wins over `Host` (RFC 9112 section 3.2.2).
+fn to_origin_form(uri: Uri, headers: &mut HeaderMap) -> Uri {
+    let Some(authority) = uri.authority() else { return uri };
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        headers.insert(header::HOST, host);
+    }
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Uri::from(path)
+}
+
+/// Whether a `Via` field contains `own`, which no other gateway writes.
+fn names(via: &HeaderValue, own: &HeaderValue) -> bool {
+    via.as_bytes().windows(own.len()).any(|window| window == own.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(uri: &'static str, fields: &[(&'static str, &'static str)]) -> http::request::Parts {
+        let request =
+            fields.iter().fold(Request::builder().uri(uri), |request, (name, value)| request.header(*name, *value));
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    fn forwarded(head: http::request::Parts) -> Result<RequestHead, GatewayError> {
+        let (client, request_id, via) = ("9.9.9.9", "id", "1.1 smg-0123");
+        forwardable(
+            head,
+            &Additions {
+                client: &HeaderValue::from_static(client),
+                request_id: &HeaderValue::from_static(request_id),
+                via: &HeaderValue::from_static(via),
+            },
+        )
+    }
+
+    #[test]
+    fn what_the_proxy_says_cannot_be_nominated_away() {
+        let nominate = "x-forwarded-for, x-request-id, via, host, x-forwarded-host";
+        let head =
+            forwarded(parts("/", &[("host", "h"), ("connection", nominate), ("proxy", "evil")])).expect("a head");
+        for (name, value) in [
+            ("x-forwarded-for", "9.9.9.9"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "h"),
+            ("x-request-id", "id"),
+            ("via", "1.1 smg-0123"),
+            ("host", "h"),
+        ] {
+            assert_eq!(head.headers[name], value, "{name}");
+        }
+        assert!(!head.headers.contains_key("connection") && !head.headers.contains_key("proxy"));
+    }
+
+    #[test]
+    fn the_target_wins_over_host() {
+        let head = forwarded(parts("http://target:81/p?q", &[("host", "other")])).expect("a head");
+        assert_eq!(
+            (head.uri.to_string().as_str(), &head.headers["host"]),
+            ("/p?q", &HeaderValue::from_static("target:81"))
+        );
+    }
+
+    #[test]
+    fn a_loop_is_seen_and_another_gateway_is_not_one() {
+        assert!(matches!(forwarded(parts("/", &[("via", "1.0 a, 1.1 smg-0123")])), Err(GatewayError::Loop)));
+        let passed = forwarded(parts("/", &[("via", "1.1 smg-9999")])).expect("no loop");
+        assert_eq!(passed.headers["via"], "1.1 smg-9999, 1.1 smg-0123");
+    }
+
+    #[test]
+    fn hosts_are_checked() {
+        let map = |hosts: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            hosts.iter().for_each(|host| drop(headers.append(header::HOST, HeaderValue::from_static(host))));
+            headers
+        };
+        for good in ["a", "a:1", "[::1]:80", "127.0.0.1"] {
+            assert!(check_host(&map(&[good]), Version::HTTP_11).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a/b", "u@a", "a,b?"] {
+            assert!(check_host(&map(&[bad]), Version::HTTP_11).is_err(), "{bad}");
+        }
+        assert!(check_host(&map(&[]), Version::HTTP_11).is_err() && check_host(&map(&[]), Version::HTTP_10).is_ok());
+        assert!(check_host(&map(&["a", "a"]), Version::HTTP_11).is_err());
+    }
+}

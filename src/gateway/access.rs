@@ -1,0 +1,170 @@
+//! Who may call, and who may administer. Checked before a body is read and before any guest runs.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{self, HeaderMap, HeaderName};
+use http::uri::Authority;
+use subtle::ConstantTimeEq;
+
+use super::error::GatewayError;
+use crate::config::{Access, Secret};
+
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Fields by which a proxy on this machine shows that a request came from elsewhere.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
+/// The data plane: open, or for those who have the API key.
+pub fn check_caller(access: &Access, headers: &HeaderMap) -> Result<(), GatewayError> {
+    match &access.api_key {
+        None => Ok(()),
+        Some(key) if presents(headers, key) => Ok(()),
+        Some(_) => Err(GatewayError::Unauthorized),
+    }
+}
+
+/// The admin API: for those who have a key. Without any key it is for this machine alone, and then also
+/// closed to web pages that make a browser on this machine ask (DNS rebinding, cross-site requests).
+pub fn check_admin(access: &Access, peer: SocketAddr, headers: &HeaderMap) -> Result<(), GatewayError> {
+    let mut keys = access.admin_key.iter().chain(&access.api_key).peekable();
+    if keys.peek().is_some() {
+        // Every key is compared, so that the time taken does not tell which one was close.
+        let admitted = keys.fold(false, |admitted, key| presents(headers, key) | admitted);
+        return if admitted { Ok(()) } else { Err(GatewayError::Unauthorized) };
+    }
+    let refuse = |why| Err(GatewayError::Forbidden(why));
+    if !peer.ip().to_canonical().is_loopback() || FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+        return refuse("Without --admin-key, the admin API answers only callers on the gateway's own machine.");
+    }
+    if !headers.get(header::HOST).and_then(|host| host.to_str().ok()).is_some_and(is_loopback_authority) {
+        return refuse("Without --admin-key, the admin API answers only to a loopback Host such as localhost.");
+    }
+    let foreign_origin = headers.get_all(header::ORIGIN).iter().any(|origin| {
+        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        !authority.is_some_and(|(_, authority)| is_loopback_authority(authority))
+    });
+    let cross_site = headers.get(&SEC_FETCH_SITE).is_some_and(|site| site == "cross-site" || site == "same-site");
+    if foreign_origin || cross_site {
+        return refuse("Without --admin-key, the admin API does not answer to web pages of other sites.");
+    }
+    Ok(())
+}
+
+/// Whether the request has `Authorization: Bearer KEY`; the comparison takes the same time wherever the keys
+/// differ.
+fn presents(headers: &HeaderMap, key: &Secret) -> bool {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return false };
+    let Some((scheme, token)) = value.as_bytes().split_at_checked(7) else { return false };
+    scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(token.trim_ascii().ct_eq(key.expose()))
+}
+
+fn is_loopback_authority(text: &str) -> bool {
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let host = authority.host();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match address.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn access(api_key: Option<&str>, admin_key: Option<&str>) -> Access {
+        let key = |text: Option<&str>| text.map(|text| text.parse().expect("a key"));
+        Access { api_key: key(api_key), admin_key: key(admin_key) }
+    }
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+    }
+
+    const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
+
+    #[test]
+    fn callers_need_the_key_once_there_is_one() {
+        assert!(check_caller(&access(None, Some("a")), &map(&[])).is_ok());
+        let access = access(Some("k"), None);
+        for (value, good) in [
+            ("Bearer k", true),
+            ("bearer k", true),
+            ("Bearer kk", false),
+            ("Bearer ", false),
+            ("k", false),
+            ("Basic k", false),
+        ] {
+            assert_eq!(check_caller(&access, &map(&[("authorization", value)])).is_ok(), good, "{value}");
+        }
+        assert!(check_caller(&access, &map(&[])).is_err());
+    }
+
+    #[test]
+    fn either_key_admits_to_the_admin_api_from_anywhere() {
+        let access = access(Some("api"), Some("admin"));
+        let peer = SocketAddr::from(([8, 8, 8, 8], 1));
+        for (value, good) in [("Bearer api", true), ("Bearer admin", true), ("Bearer other", false)] {
+            let headers = map(&[("authorization", value), ("host", "gateway.example")]);
+            assert_eq!(check_admin(&access, peer, &headers).is_ok(), good, "{value}");
+        }
+        assert!(check_admin(&access, LOCAL.into(), &map(&[("host", "localhost")])).is_err());
+    }
+
+    #[test]
+    fn without_a_key_only_this_machine_is_answered() {
+        let access = access(None, None);
+        let host = map(&[("host", "localhost:3000")]);
+        for (peer, good) in
+            [("127.0.0.1:1", true), ("[::1]:1", true), ("[::ffff:127.0.0.1]:1", true), ("192.168.0.1:1", false)]
+        {
+            assert_eq!(check_admin(&access, peer.parse().expect("an address"), &host).is_ok(), good, "{peer}");
+        }
+        assert!(
+            check_admin(&access, LOCAL.into(), &map(&[("host", "localhost"), ("x-forwarded-for", "8.8.8.8")])).is_err()
+        );
+    }
+
+    #[test]
+    fn without_a_key_the_host_must_be_loopback() {
+        for (host, good) in [
+            ("localhost", true),
+            ("LOCALHOST:1", true),
+            ("127.0.0.1:3000", true),
+            ("127.9.9.9", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("127.evil.com", false),
+            ("localhost.evil", false),
+            ("evil.com", false),
+            ("a@127.0.0.1", false),
+            ("0.0.0.0", false),
+            ("169.254.169.254", false),
+        ] {
+            assert_eq!(check_admin(&access(None, None), LOCAL.into(), &map(&[("host", host)])).is_ok(), good, "{host}");
+        }
+        assert!(check_admin(&access(None, None), LOCAL.into(), &map(&[])).is_err());
+    }
+
+    #[test]
+    fn without_a_key_foreign_pages_are_refused() {
+        for (name, value, good) in [
+            ("origin", "http://localhost:8080", true),
+            ("origin", "https://evil.com", false),
+            ("origin", "null", false),
+            ("origin", "http://localhost.evil.com", false),
+            ("sec-fetch-site", "same-origin", true),
+            ("sec-fetch-site", "none", true),
+            ("sec-fetch-site", "cross-site", false),
+        ] {
+            let mut headers = map(&[("host", "localhost")]);
+            headers.insert(name, HeaderValue::from_static(value));
+            assert_eq!(check_admin(&access(None, None), LOCAL.into(), &headers).is_ok(), good, "{name}: {value}");
+        }
+    }
+}

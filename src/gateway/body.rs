@@ -1,0 +1,329 @@
+//! Bodies on their way through: what goes to a worker, and what goes to a client. Neither is ever held back;
+//! what must end with a body (a lease, a record, a connection's turn) rides in it.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::error::GatewayError;
+use super::record::Record;
+use crate::connection::Exchange;
+use crate::deadline::Deadline;
+use crate::workers::Lease;
+use crate::workers::client::AnswerBody;
+
+/// Time that a client with `Expect: 100-continue` is made to wait for a worker that says neither yes nor no
+/// (RFC 9110 section 10.1.1: it must not wait for ever).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a body can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the client's body broke off")]
+    Client(#[source] hyper::Error),
+    #[error("the request body is too large")]
+    TooLarge,
+    #[error("the worker's body broke off")]
+    Worker(#[source] hyper::Error),
+    #[error("the request took too long")]
+    Timeout,
+}
+
+/// What became of a request body while somebody else was reading it.
+#[derive(Debug, Default)]
+pub struct Upload {
+    pub bytes: Cell<u64>,
+    fault: Cell<Option<Fault>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Broken,
+    TooLarge(u64),
+}
+
+impl Upload {
+    /// The client's fault, if that is why sending failed.
+    pub fn error(&self) -> Option<GatewayError> {
+        self.fault.get().map(|fault| match fault {
+            Fault::Broken => GatewayError::BrokenBody,
+            Fault::TooLarge(limit) => GatewayError::BodyTooLarge(limit),
+        })
+    }
+}
+
+/// The body of a request on its way to a worker.
+pub enum WorkerBody {
+    Whole(Option<Bytes>),
+    Stream(ClientBody),
+}
+
+/// A request body as it arrives, bounded and counted.
+pub struct ClientBody {
+    incoming: Incoming,
+    upload: Rc<Upload>,
+    limit: u64,
+    gate: Option<Gate>,
+}
+
+impl ClientBody {
+    pub fn new(incoming: Incoming, upload: Rc<Upload>, limit: u64) -> Self {
+        Self { incoming, upload, limit, gate: None }
+    }
+
+    /// Whether there is no body at all.
+    pub fn is_empty(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    /// Reads nothing before the worker has said `100 Continue`, or has said nothing for a second. Reading is
+    /// what makes the client send.
+    pub fn wait_for_continue(&mut self) -> Arc<Continue> {
+        let said = Arc::new(Continue::default());
+        self.gate = Some(Gate { said: said.clone(), patience: Box::pin(tokio::time::sleep(CONTINUE_WAIT)) });
+        said
+    }
+
+    /// Reads the whole body, if it is no longer than `limit`.
+    pub async fn collect(mut self, limit: u64) -> Result<Bytes, GatewayError> {
+        self.limit = self.limit.min(limit);
+        if self.incoming.size_hint().lower() > self.limit {
+            return Err(GatewayError::BodyTooLarge(self.limit));
+        }
+        let upload = self.upload.clone();
+        match collect(&mut self, u64::MAX).await {
+            Ok(Collected::Whole(body)) => Ok(body),
+            Ok(Collected::Over(_)) | Err(_) => Err(upload.error().unwrap_or(GatewayError::BrokenBody)),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(gate) = &mut self.gate {
+            std::task::ready!(gate.poll_open(cx));
+            self.gate = None;
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) => self.count(frame),
+            Err(error) => {
+                self.upload.fault.set(Some(Fault::Broken));
+                Err(BodyError::Client(error))
+            }
+        }))
+    }
+
+    fn count(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        let bytes = self.upload.bytes.get() + frame.data_ref().map_or(0, Bytes::len) as u64;
+        self.upload.bytes.set(bytes);
+        if bytes > self.limit {
+            self.upload.fault.set(Some(Fault::TooLarge(self.limit)));
+            return Err(BodyError::TooLarge);
+        }
+        Ok(frame)
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.poll(cx)
+    }
+}
+
+impl Body for WorkerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            WorkerBody::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            WorkerBody::Stream(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            WorkerBody::Whole(bytes) => bytes.is_none(),
+            WorkerBody::Stream(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            WorkerBody::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            WorkerBody::Stream(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// Whether a worker has said `100 Continue`.
+#[derive(Default)]
+pub struct Continue {
+    said: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Continue {
+    pub fn say(&self) {
+        self.said.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+struct Gate {
+    said: Arc<Continue>,
+    patience: Pin<Box<Sleep>>,
+}
+
+impl Gate {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.said.waker.register(cx.waker());
+        if self.said.said.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        self.patience.as_mut().poll(cx)
+    }
+}
+
+/// A body that was read up to a limit.
+pub enum Collected {
+    Whole(Bytes),
+    /// The first part of a longer one.
+    Over(Bytes),
+}
+
+/// Reads a body until its end or until more than `limit` bytes are there. A body of one piece is not copied.
+/// Trailers are dropped.
+pub async fn collect<B>(body: &mut B, limit: u64) -> Result<Collected, B::Error>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if rest.is_empty() && first.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+        if first.len().max(rest.len()) as u64 > limit {
+            return Ok(Collected::Over(if rest.is_empty() { first } else { rest.freeze() }));
+        }
+    }
+    Ok(Collected::Whole(if rest.is_empty() { first } else { rest.freeze() }))
+}
+
+/// What a client is sent.
+pub enum Content {
+    Whole(Option<Bytes>),
+    /// A worker's body, behind a part of it that was read before.
+    Stream {
+        first: Option<Bytes>,
+        rest: Box<AnswerBody<WorkerBody>>,
+    },
+}
+
+/// The body of an answer to a client, with everything that ends when it does.
+pub struct GatewayBody {
+    content: Content,
+    pub record: Record,
+    pub lease: Option<Lease>,
+    deadline: Option<Deadline>,
+    exchange: Option<Exchange>,
+}
+
+impl GatewayBody {
+    pub fn new(
+        content: Content,
+        lease: Option<Lease>,
+        record: Record,
+        deadline: Option<Deadline>,
+        exchange: Exchange,
+    ) -> Self {
+        let mut body = Self { content, record, lease, deadline, exchange: Some(exchange) };
+        if body.is_end_stream() {
+            body.end();
+        }
+        body
+    }
+
+    fn end(&mut self) {
+        self.record.complete();
+        self.lease = None;
+        self.deadline = None;
+        self.exchange = None;
+    }
+
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.content {
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Stream { first, rest } => match first.take() {
+                Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+                None => Pin::new(&mut **rest).poll_frame(cx).map_err(BodyError::Worker),
+            },
+        }
+    }
+}
+
+impl Body for GatewayBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Some(deadline) = &this.deadline
+            && deadline.poll_expired(cx).is_ready()
+        {
+            this.record.broke("timeout");
+            return Poll::Ready(Some(Err(BodyError::Timeout)));
+        }
+        let polled = std::task::ready!(this.poll_content(cx));
+        match &polled {
+            Some(Ok(frame)) => {
+                this.record.sent(frame.data_ref().map_or(0, Bytes::len));
+                if this.is_end_stream() {
+                    this.end();
+                }
+            }
+            Some(Err(_)) => {
+                this.record.broke("worker_body");
+                if let Some(lease) = &this.lease {
+                    lease.failed();
+                }
+            }
+            None => this.end(),
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_none(),
+            Content::Stream { first, rest } => first.is_none() && rest.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Content::Stream { first: None, rest } => rest.size_hint(),
+            Content::Stream { first: Some(_), .. } => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Why a request was not answered by a worker, and what its client is told: the single table from error to
+//! status, code and text. The cause goes to the log; nothing of it goes to the client.
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use serde_json::json;
+
+use crate::modules::GuestFailure;
+use crate::workers::client::ConnectError;
+
+pub static ERROR_CODE: HeaderName = HeaderName::from_static("x-smg-error-code");
+
+/// Seconds after which a client may ask again when there is no worker.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Everything that can go wrong with a request.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error("the request is not valid: {0}")]
+    BadRequest(&'static str),
+    #[error("the client's body broke off")]
+    BrokenBody,
+    #[error("the request body is larger than {0} bytes")]
+    BodyTooLarge(u64),
+    #[error("the client did not send its body in time")]
+    SlowBody,
+    #[error("the method is not offered")]
+    Method,
+    #[error("no or a wrong API key")]
+    Unauthorized,
+    #[error("not for this client: {0}")]
+    Forbidden(&'static str),
+    #[error("an unknown resource of the gateway")]
+    MethodNotAllowed,
+    #[error("the request has come through this gateway before")]
+    Loop,
+    #[error("no worker is healthy")]
+    NoWorker,
+    #[error("no connection to the worker: {0}")]
+    Connect(#[source] ConnectError),
+    #[error("the worker's answer is broken: {0}")]
+    BadAnswer(#[source] hyper::Error),
+    #[error("the worker switched protocols unasked")]
+    UnaskedSwitch,
+    #[error("no answer in time")]
+    Timeout,
+    #[error(transparent)]
+    Guest(#[from] GuestFailure),
+    #[error("the control plane is gone")]
+    ControlPlane,
+}
+
+/// Status, code and public text.
+type Row = (StatusCode, &'static str, &'static str);
+
+impl GatewayError {
+    fn row(&self) -> Row {
+        use StatusCode as S;
+        match self {
+            Self::BadRequest(why) => (S::BAD_REQUEST, "invalid_request", why),
+            Self::BrokenBody => (S::BAD_REQUEST, "invalid_request_body", "The request body is incomplete or broken."),
+            Self::BodyTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "request_body_too_large", "The request body is too large."),
+            Self::SlowBody => (S::REQUEST_TIMEOUT, "request_timeout", "The request body did not arrive in time."),
+            Self::Method => (S::NOT_IMPLEMENTED, "method_not_implemented", "This method is not offered."),
+            Self::Unauthorized => (S::UNAUTHORIZED, "invalid_api_key", "A valid API key is needed."),
+            Self::Forbidden(why) => (S::FORBIDDEN, "forbidden", why),
+            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not allowed here."),
+            Self::Loop => (S::LOOP_DETECTED, "loop_detected", "The request has come through this gateway before."),
+            Self::NoWorker => (S::SERVICE_UNAVAILABLE, "no_available_workers", "No worker is available."),
+            Self::Connect(_) => (S::BAD_GATEWAY, "upstream_connection_failed", "The worker can't be reached."),
+            Self::BadAnswer(_) | Self::UnaskedSwitch => {
+                (S::BAD_GATEWAY, "upstream_bad_response", "The worker gave no valid answer.")
+            }
+            Self::Timeout => (S::GATEWAY_TIMEOUT, "upstream_timeout", "The worker did not answer in time."),
+            Self::Guest(failure) => (failure.status, "wasm_module_failed", "A module failed."),
+            Self::ControlPlane => (S::SERVICE_UNAVAILABLE, "shutting_down", "The gateway is shutting down."),
+        }
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.row().1
+    }
+
+    /// The answer to the client, in the envelope of the OpenAI API.
+    pub fn response(&self) -> Response<bytes::Bytes> {
+        let (status, code, message) = self.row();
+        let kind = match status.as_u16() {
+            401 | 403 => "authentication_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        };
+        let body = json!({"error": {"type": kind, "code": code, "message": message, "param": null}}).to_string();
+        let mut response = Response::new(body.into());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(&ERROR_CODE, HeaderValue::from_static(code));
+        match self {
+            Self::NoWorker | Self::ControlPlane => {
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            Self::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // A body that nobody will read must not be taken for the next request.
+            Self::BodyTooLarge(_) | Self::SlowBody | Self::BrokenBody => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules::FailureKind;
+
+    #[test]
+    fn every_error_has_its_row() {
+        let guest = GuestFailure { module: "m".into(), kind: FailureKind::Trap, status: StatusCode::IM_A_TEAPOT };
+        for (error, status, code) in [
+            (GatewayError::BadRequest("no"), 400, "invalid_request"),
+            (GatewayError::BrokenBody, 400, "invalid_request_body"),
+            (GatewayError::BodyTooLarge(1), 413, "request_body_too_large"),
+            (GatewayError::SlowBody, 408, "request_timeout"),
+            (GatewayError::Method, 501, "method_not_implemented"),
+            (GatewayError::Unauthorized, 401, "invalid_api_key"),
+            (GatewayError::Forbidden("no"), 403, "forbidden"),
+            (GatewayError::MethodNotAllowed, 405, "method_not_allowed"),
+            (GatewayError::Loop, 508, "loop_detected"),
+            (GatewayError::NoWorker, 503, "no_available_workers"),
+            (GatewayError::Connect(ConnectError::Timeout), 502, "upstream_connection_failed"),
+            (GatewayError::UnaskedSwitch, 502, "upstream_bad_response"),
+            (GatewayError::Timeout, 504, "upstream_timeout"),
+            (GatewayError::Guest(guest), 418, "wasm_module_failed"),
+            (GatewayError::ControlPlane, 503, "shutting_down"),
+        ] {
+            let response = error.response();
+            assert_eq!((response.status().as_u16(), error.code()), (status, code));
+            assert_eq!(response.headers()[&ERROR_CODE], code);
+            let body: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
+            assert_eq!(body["error"]["code"], code);
+            assert_eq!(body["error"]["param"], serde_json::Value::Null);
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), status == 503);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What is known of one request: written once, when its answer's body ends, as a log line and as metrics.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Method, StatusCode, Uri};
+use tracing::Level;
+
+use super::body::Upload;
+use crate::metrics::{Exposition, Histogram, HistogramTotals, REQUEST_BOUNDS, REQUEST_BUCKETS};
+use crate::routes;
+use crate::telemetry::{Millis, Untrusted};
+use crate::workers::Worker;
+
+/// One request. It ends when it is dropped.
+pub struct Record {
+    start: Instant,
+    pub request_id: HeaderValue,
+    client: IpAddr,
+    method: Method,
+    uri: Uri,
+    status: StatusCode,
+    error_code: &'static str,
+    worker: Option<Arc<Worker>>,
+    modules: Vec<Arc<str>>,
+    upload: Rc<Upload>,
+    sent: u64,
+    to_head: Duration,
+    end: End,
+    metrics: Arc<HttpMetrics>,
+}
+
+/// How the answer ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was complete.
+    Complete,
+    /// The worker's or the gateway's part of it failed after the head was sent.
+    Broke(&'static str),
+    /// The client did not take all of it.
+    ClientLeft,
+}
+
+impl Record {
+    pub fn open(
+        request_id: HeaderValue,
+        client: IpAddr,
+        method: &Method,
+        uri: &Uri,
+        metrics: &Arc<HttpMetrics>,
+    ) -> Self {
+        Self {
+            start: Instant::now(),
+            request_id,
+            client,
+            method: method.clone(),
+            uri: uri.clone(),
+            status: StatusCode::OK,
+            error_code: "",
+            worker: None,
+            modules: Vec::new(),
+            upload: Rc::default(),
+            sent: 0,
+            to_head: Duration::ZERO,
+            end: End::ClientLeft,
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// Where the request body is counted.
+    pub fn upload(&self) -> Rc<Upload> {
+        self.upload.clone()
+    }
+
+    pub fn sent_to(&mut self, worker: &Arc<Worker>) {
+        self.worker = Some(worker.clone());
+    }
+
+    pub fn visited(&mut self, modules: Vec<Arc<str>>) {
+        self.modules = modules;
+    }
+
+    /// The gateway answers itself, because of an error.
+    pub fn refused(&mut self, code: &'static str) {
+        self.error_code = code;
+    }
+
+    /// The head of the answer is ready.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = status;
+        self.to_head = self.start.elapsed();
+    }
+
+    pub fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    pub fn complete(&mut self) {
+        self.end = End::Complete;
+    }
+
+    pub fn broke(&mut self, why: &'static str) {
+        self.end = End::Broke(why);
+    }
+
+    fn log(&self, took: Duration) {
+        if !tracing::enabled!(target: "smg::access", Level::INFO) {
+            return;
+        }
+        let end = match self.end {
+            End::Complete => "complete",
+            End::Broke(why) => why,
+            End::ClientLeft => "client_left",
+        };
+        let (worker, modules) = (self.worker.as_ref().map_or("", |worker| &worker.label), self.modules.join(","));
+        tracing::info!(
+            target: "smg::access",
+            id = %Untrusted(self.request_id.as_bytes()), client = %self.client, method = %Untrusted(self.method.as_str().as_bytes()),
+            path = %Untrusted(self.uri.path().as_bytes()), status = self.status.as_u16(), error = self.error_code, worker,
+            head_ms = %Millis(self.to_head), total_ms = %Millis(took), bytes_in = self.upload.bytes.get(),
+            bytes_out = self.sent, modules = %Untrusted(modules.as_bytes()), end,
+        );
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let took = self.start.elapsed();
+        self.log(took);
+        self.metrics.count(self, took);
+    }
+}
+
+/// What is counted of requests, by one shard. The lock is the shard's own: besides it, only a scrape takes it.
+#[derive(Default)]
+pub struct HttpMetrics {
+    counts: Mutex<Counts>,
+    pub connections: AtomicU64,
+}
+
+#[derive(Default)]
+struct Counts {
+    requests: HashMap<(&'static str, &'static str), u64>,
+    responses: HashMap<(&'static str, u16, &'static str), u64>,
+    seconds: HashMap<&'static str, Histogram<16>>,
+}
+
+impl HttpMetrics {
+    fn count(&self, record: &Record, took: Duration) {
+        let path = routes::label(record.uri.path());
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.requests.entry((method_label(&record.method), path)).or_default() += 1;
+        *counts.responses.entry((path, record.status.as_u16(), record.error_code)).or_default() += 1;
+        counts.seconds.entry(path).or_insert_with(|| Histogram::new(&REQUEST_BOUNDS)).observe(took);
+    }
+}
+
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        "PATCH" => "PATCH",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Writes the sum over all shards.
+pub fn expose(shards: &[Arc<HttpMetrics>], exposition: &mut Exposition) {
+    let mut requests = HashMap::<_, u64>::new();
+    let mut responses = HashMap::<_, u64>::new();
+    let mut seconds = HashMap::<_, HistogramTotals>::new();
+    let mut connections = 0;
+    for shard in shards {
+        connections += shard.connections.load(Relaxed);
+        let counts = shard.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.requests.iter().for_each(|(labels, count)| *requests.entry(*labels).or_default() += count);
+        counts.responses.iter().for_each(|(labels, count)| *responses.entry(*labels).or_default() += count);
+        counts.seconds.iter().for_each(|(path, taken)| seconds.entry(*path).or_default().add(&taken.totals()));
+    }
+    for ((method, path), count) in requests {
+        let labels = [("method", method), ("path", path)];
+        exposition.counter("smg_http_requests_total", "Requests.", &labels, count as f64);
+    }
+    for ((path, status, code), count) in responses {
+        let status = status.to_string();
+        let labels = [("path", path), ("status_code", status.as_str()), ("error_code", code)];
+        exposition.counter("smg_http_responses_total", "Answers to requests.", &labels, count as f64);
+    }
+    for (path, taken) in seconds {
+        let help = "Time of a request, to the last byte of its answer.";
+        exposition.histogram("smg_http_request_duration_seconds", help, &[("path", path)], &taken, &REQUEST_BUCKETS);
+    }
+    let help = "Clients' connections that are open.";
+    exposition.gauge("smg_http_connections_active", help, &[], connections as f64);
+}

@@ -1,0 +1,174 @@
+//! Header fields on their way through a proxy (RFC 9110 sections 7.6 and 5.5).
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Request ids longer than this are not taken over from a client.
+const MAX_REQUEST_ID: usize = 128;
+
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static PROXY: HeaderName = HeaderName::from_static("proxy");
+
+/// Removes what belongs to one connection only: the fields that `Connection` nominates and the well-known
+/// ones (RFC 9110 section 7.6.1). `Trailer` stays: it announces fields that are passed on.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        for name in nominated(headers) {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    headers.remove(&KEEP_ALIVE);
+    headers.remove(&PROXY_CONNECTION);
+    headers.remove(header::TE);
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::UPGRADE);
+}
+
+/// Removes what a client must not be able to say to a worker: `Proxy` becomes the `HTTP_PROXY` variable of
+/// CGI-style programs (CVE-2016-5385).
+pub fn strip_dangerous(headers: &mut HeaderMap) {
+    headers.remove(&PROXY);
+}
+
+/// The fields that `Connection` nominates, except those that frame the message: a nomination cannot remove
+/// `Content-Length` or `Host`.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
+        .filter(|name| name != header::CONTENT_LENGTH && name != header::HOST)
+        .collect()
+}
+
+/// Appends `element` to the comma-separated list that `name` holds, keeping what the client sent.
+pub fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
+    if !headers.contains_key(name) {
+        headers.insert(name, element.clone());
+        return;
+    }
+    let mut list = Vec::new();
+    for value in headers.get_all(name) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(element.as_bytes());
+    let joined = HeaderValue::from_bytes(&list).expect("values and separators are valid, so is their list");
+    headers.insert(name, joined);
+}
+
+/// The id of a request: the first of `names` that is present and sane (1 to 128 visible ASCII characters),
+/// otherwise a new random one.
+pub fn request_id(headers: &HeaderMap, names: &[HeaderName]) -> HeaderValue {
+    names
+        .iter()
+        .find_map(|name| headers.get(name))
+        .filter(|value| is_sane_id(value.as_bytes()))
+        .cloned()
+        .unwrap_or_else(new_request_id)
+}
+
+fn is_sane_id(id: &[u8]) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+}
+
+/// 32 lower-case hexadecimal digits of a random 128-bit number.
+fn new_request_id() -> HeaderValue {
+    let mut id = [0u8; 32];
+    let number = fastrand::u128(..);
+    for (at, digit) in id.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (at * 4)) as usize & 15];
+    }
+    HeaderValue::from_bytes(&id).expect("hexadecimal digits are valid")
+}
+
+/// Whether `Transfer-Encoding` is absent or exactly one `chunked`. Anything else a worker might read
+/// differently than we do (RFC 9112 section 6.1).
+pub fn transfer_coding_is_plain(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (values.next(), values.next()) {
+        (None, _) => true,
+        (Some(only), None) => only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    }
+}
+
+/// Whether a `Content-Type` announces an answer that arrives event by event.
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return false };
+    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    [&b"text/event-stream"[..], b"application/x-ndjson", b"application/jsonl"]
+        .iter()
+        .any(|kind| essence.eq_ignore_ascii_case(kind))
+}
+
+/// `Content-Length`, when it is there and a number.
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn nominated_fields_go_but_framing_stays() {
+        let mut headers = map(&[
+            ("connection", "close, X-Auth, content-length"),
+            ("x-auth", "1"),
+            ("content-length", "3"),
+            ("te", "trailers"),
+            ("keep-alive", "5"),
+            ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("content-length", "3"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn a_list_keeps_what_was_there() {
+        let mut headers = map(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
+        append_to_list(&mut headers, &X_FORWARDED_FOR, &HeaderValue::from_static("3.3.3.3"));
+        assert_eq!(headers, map(&[("x-forwarded-for", "1.1.1.1, 2.2.2.2, 3.3.3.3")]));
+    }
+
+    #[test]
+    fn the_first_id_wins_when_it_is_sane() {
+        let names = [HeaderName::from_static("x-request-id"), HeaderName::from_static("x-trace-id")];
+        assert_eq!(request_id(&map(&[("x-trace-id", "t1")]), &names), "t1");
+        assert_eq!(request_id(&map(&[("x-trace-id", "t1"), ("x-request-id", "r1")]), &names), "r1");
+        let generated = request_id(&map(&[("x-request-id", "with space")]), &names);
+        assert_eq!(generated.len(), 32);
+        assert_ne!(generated, request_id(&HeaderMap::new(), &names));
+    }
+
+    #[test]
+    fn only_a_single_chunked_is_plain() {
+        assert!(transfer_coding_is_plain(&map(&[])));
+        assert!(transfer_coding_is_plain(&map(&[("transfer-encoding", "Chunked")])));
+        for bad in ["xchunked", "chunked, identity", ",chunked", "gzip, chunked", "chunked,chunked"] {
+            assert!(!transfer_coding_is_plain(&map(&[("transfer-encoding", bad)])), "{bad}");
+        }
+        let twice = map(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]);
+        assert!(!transfer_coding_is_plain(&twice));
+    }
+
+    #[test]
+    fn streams_are_known_by_their_type() {
+        assert!(is_event_stream(&map(&[("content-type", "text/event-stream; charset=utf-8")])));
+        assert!(is_event_stream(&map(&[("content-type", "Application/X-NDJSON")])));
+        assert!(!is_event_stream(&map(&[("content-type", "application/json")])));
+        assert!(!is_event_stream(&map(&[])));
+    }
+}

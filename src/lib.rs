@@ -1,0 +1,66 @@
+//! `smg`: a reverse proxy in front of model servers whose behaviour is extended, while it runs, by
+//! WebAssembly modules.
+//!
+//! # Two planes
+//!
+//! The *data plane* is a number of [`shard`]s: each a thread with its own runtime, its own connections to
+//! clients and workers, and its own guests. Nothing on the path of a request takes a lock that another shard
+//! holds for longer than a scrape reads a counter, compiles anything, or looks anything up by name.
+//!
+//! The *control plane* is the main thread: the acceptor, the admin API, health checks, deployments, signals.
+//! It builds immutable [`snapshot::Snapshot`]s and swaps one pointer; a request keeps the one it started
+//! with to its last byte.
+//!
+//! # One request
+//!
+//! A shard gets a connection from the acceptor, which hands each to the shard that has the fewest ([`app`]),
+//! and serves it in a task of its own ([`server`], [`connection`]). Each request goes through
+//! [`gateway::Gateway::handle`]: first checks, route, API key, the on-request chain ([`modules`]), a worker
+//! and its [`workers::Lease`], the answer's head, the on-response chain in reverse order, and the body, in
+//! which the lease and the [`gateway::record::Record`] ride until its last byte. A failure anywhere is a
+//! [`gateway::error::GatewayError`], and one table there makes a status and a body of it.
+//!
+//! The same task drives the client's connection, the request and the connection to the worker: no hand-over
+//! between tasks, and a client that leaves takes everything with it.
+//!
+//! # Layers
+//!
+//! Downward only; each line may use those above it:
+//!
+//! | layer | modules |
+//! |---|---|
+//! | leaves | [`config`], [`deadline`], [`headers`], [`metrics`], [`routes`], [`telemetry`], [`echo`] |
+//! | on the leaves, not on each other | [`workers`], [`modules`], [`connection`] |
+//! | what exists | [`snapshot`], [`registry`] |
+//! | what is done with it | [`gateway`], [`admin`] |
+//! | threads and sockets | [`server`], [`shard`], [`scrape`], [`app`] |
+//! | the process | [`run`], [`cli`], `main` |
+//!
+//! wasmtime is named only in [`modules`]; an error becomes a status only in [`gateway::error`] (and, for
+//! mistakes of an administrator, in [`admin`]); the process ends only in `main`.
+
+pub mod config;
+pub mod deadline;
+pub mod headers;
+pub mod metrics;
+pub mod routes;
+pub mod telemetry;
+
+pub mod connection;
+pub mod modules;
+pub mod workers;
+
+pub mod registry;
+pub mod snapshot;
+
+pub mod admin;
+pub mod gateway;
+
+pub mod app;
+pub mod scrape;
+pub mod server;
+pub mod shard;
+
+pub mod cli;
+pub mod echo;
+pub mod run;

@@ -1,0 +1,32 @@
+//! Flags, telemetry, build, run. The only place where the process ends.
+
+use std::process::ExitCode;
+
+use smg::cli::{Cli, Command};
+use smg::config::Config;
+use smg::{modules, run};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::from_process();
+    match cli.command {
+        None => serve(cli.config),
+        Some(Command::Launch(config) | Command::Start(config)) => serve(*config),
+        Some(Command::Demo(demo)) => demo.run(),
+        Some(Command::Health(health)) => health.run(),
+        Some(Command::EchoWorker(worker)) => worker.run(),
+        Some(Command::Compile(args)) => modules::compile_process(&args),
+    }
+}
+
+fn serve(config: Config) -> ExitCode {
+    match run::until_told_to_stop(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("smg: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

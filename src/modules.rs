@@ -1,0 +1,28 @@
+//! Modules: WebAssembly files that change what happens to a request.
+//!
+//! A module is compiled, checked and pre-linked once, on the control plane ([`load`], [`compile`]); a shard
+//! then makes guests of it ([`guest`], [`pool`]) and calls them at hooks. What a guest asks for arrives as a
+//! [`Verdict`], whatever the interface ([`abi`]) it was written for. wasmtime is named nowhere else.
+
+pub mod abi;
+mod breaker;
+mod chain;
+mod compile;
+mod engine;
+mod guest;
+mod hook;
+mod host;
+mod load;
+mod pool;
+mod settings;
+mod stats;
+mod turns;
+
+pub use chain::{GuestFailure, Visit};
+pub use compile::{CompileArgs, Compiler, compile_process};
+pub use engine::{Engine, EngineError};
+pub use hook::{Answer, Edit, EditError, Hook, RequestHead, RequestView, ResponseHead, ResponseView, Verdict};
+pub use load::{LoadError, Loader, Module, sha256};
+pub use pool::{ModuleGuests, ShardGuests};
+pub use settings::{Defaults, FailurePolicies, InstanceMode, Limits, Match, Settings, Streaming};
+pub use stats::{FailureKind, ModuleMetrics, Outcome, Totals};

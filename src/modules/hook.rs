@@ -1,0 +1,334 @@
+//! The hook vocabulary: what a hook is shown, and what it may decide. Every interface translates into it,
+//! and nothing past it knows which interface a guest was written for.
+
+use std::fmt;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri};
+
+/// Header lines that one edit may set and add.
+const MAX_EDIT_LINES: usize = 256;
+/// Bytes of names and values that one edit may set and add.
+const MAX_EDIT_BYTES: usize = 65_536;
+
+/// A point in a request's life at which modules run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    Request,
+    Response,
+}
+
+impl Hook {
+    pub const ALL: [Hook; 2] = [Hook::Request, Hook::Response];
+
+    /// As it is spelled in attach points.
+    pub fn attach_point(self) -> &'static str {
+        match self {
+            Hook::Request => "OnRequest",
+            Hook::Response => "OnResponse",
+        }
+    }
+
+    /// As it is spelled in metric labels and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Hook::Request => "on-request",
+            Hook::Response => "on-response",
+        }
+    }
+}
+
+/// The head of a request, as modules see and edit it and as it goes to the worker.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+}
+
+/// The head of a response.
+#[derive(Debug, Clone)]
+pub struct ResponseHead {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+}
+
+/// What an on-request hook is shown. Shared, so that a call can outlive the request that asked for it.
+#[derive(Debug, Clone)]
+pub struct RequestView {
+    pub head: Rc<RequestHead>,
+    pub body: Bytes,
+    pub request_id: HeaderValue,
+    pub received_ms: u64,
+}
+
+/// What an on-response hook is shown.
+#[derive(Debug, Clone)]
+pub struct ResponseView {
+    pub head: Rc<ResponseHead>,
+    pub body: Bytes,
+    /// The answer arrives event by event: the body is not shown and can't be replaced.
+    pub streamed: bool,
+    /// The body is larger than any module may be shown, so none is here.
+    pub oversized: bool,
+}
+
+/// What a hook decides.
+#[derive(Debug)]
+pub enum Verdict {
+    Continue,
+    Edit(Box<Edit>),
+    /// Answer with this, and ask nobody else.
+    Respond(Answer),
+}
+
+/// A complete answer from a module.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+}
+
+/// What a guest asks to change; already checked as a whole. Applied in the order set, add, remove.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Edit {
+    pub status: Option<StatusCode>,
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    pub add: Vec<(HeaderName, HeaderValue)>,
+    pub remove: Vec<HeaderName>,
+    pub body: Option<Bytes>,
+}
+
+/// Why an edit was refused. One bad part refuses it all: a half-applied policy is worse than none.
+#[derive(Debug, PartialEq, Eq)]
+pub enum EditError {
+    Name(String),
+    Value(String),
+    Framing(HeaderName),
+    Status(u16),
+    TooManyHeaders,
+    BodyTooLarge { bytes: usize, limit: u64 },
+    BodyOnStream,
+}
+
+impl fmt::Display for EditError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "{name:?} is not a header name"),
+            Self::Value(name) => write!(f, "the value for header {name:?} is not valid"),
+            Self::Framing(name) => write!(f, "header {name} belongs to the gateway"),
+            Self::Status(status) => write!(f, "status {status} is not from 200 to 599"),
+            Self::TooManyHeaders => write!(f, "more than {MAX_EDIT_LINES} headers or {MAX_EDIT_BYTES} bytes of them"),
+            Self::BodyTooLarge { bytes, limit } => write!(f, "a body of {bytes} bytes is over the limit of {limit}"),
+            Self::BodyOnStream => write!(f, "the body of a streamed answer can't be replaced"),
+        }
+    }
+}
+
+impl std::error::Error for EditError {}
+
+/// Checks the untrusted parts of an edit while it is put together.
+#[derive(Default)]
+pub struct EditBuilder {
+    edit: Edit,
+    content_length: Option<HeaderValue>,
+    lines: usize,
+    bytes: usize,
+}
+
+impl EditBuilder {
+    pub fn status(&mut self, status: Option<u16>) -> Result<(), EditError> {
+        self.edit.status = status.map(final_status).transpose()?;
+        Ok(())
+    }
+
+    pub fn set(&mut self, name: &str, value: &[u8]) -> Result<(), EditError> {
+        if let Some(field) = self.field(name, value)? {
+            self.edit.set.push(field);
+        }
+        Ok(())
+    }
+
+    pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), EditError> {
+        if let Some(field) = self.field(name, value)? {
+            self.edit.add.push(field);
+        }
+        Ok(())
+    }
+
+    /// Removing what belongs to the gateway asks for nothing: it is written anew anyway.
+    pub fn remove(&mut self, name: &str) -> Result<(), EditError> {
+        self.count(name.len())?;
+        let name = header_name(name)?;
+        if !belongs_to_gateway(&name) {
+            self.edit.remove.push(name);
+        }
+        Ok(())
+    }
+
+    pub fn body(&mut self, body: Bytes, limit: u64) -> Result<(), EditError> {
+        if body.len() as u64 > limit {
+            return Err(EditError::BodyTooLarge { bytes: body.len(), limit });
+        }
+        self.edit.body = Some(body);
+        Ok(())
+    }
+
+    pub fn finish(self) -> Result<Edit, EditError> {
+        if let Some(length) = self.content_length {
+            let right = self.edit.body.as_ref().map(|body| body.len().to_string());
+            if right.as_deref().map(str::as_bytes) != Some(length.as_bytes()) {
+                return Err(EditError::Framing(header::CONTENT_LENGTH));
+            }
+        }
+        Ok(self.edit)
+    }
+
+    /// A `Content-Length` is let pass, and written by us, when it is the length of the replaced body.
+    fn field(&mut self, name: &str, value: &[u8]) -> Result<Option<(HeaderName, HeaderValue)>, EditError> {
+        self.count(name.len() + value.len())?;
+        let field = (header_name(name)?, HeaderValue::from_bytes(value).map_err(|_| EditError::Value(shorten(name)))?);
+        if field.0 == header::CONTENT_LENGTH {
+            self.content_length = Some(field.1);
+            return Ok(None);
+        }
+        if belongs_to_gateway(&field.0) {
+            return Err(EditError::Framing(field.0));
+        }
+        Ok(Some(field))
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), EditError> {
+        self.lines += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.lines > MAX_EDIT_LINES || self.bytes > MAX_EDIT_BYTES {
+            return Err(EditError::TooManyHeaders);
+        }
+        Ok(())
+    }
+}
+
+/// A status that can end an exchange: 200 to 599.
+pub fn final_status(status: u16) -> Result<StatusCode, EditError> {
+    match StatusCode::from_u16(status) {
+        Ok(code) if (200..=599).contains(&status) => Ok(code),
+        _ => Err(EditError::Status(status)),
+    }
+}
+
+fn header_name(name: &str) -> Result<HeaderName, EditError> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| EditError::Name(shorten(name)))
+}
+
+fn shorten(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+/// The fields that frame a message or belong to one connection.
+fn belongs_to_gateway(name: &HeaderName) -> bool {
+    [
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::HOST,
+        header::TE,
+        header::TRAILER,
+    ]
+    .contains(name)
+        || name == "keep-alive"
+        || name == "proxy-connection"
+}
+
+impl Edit {
+    /// Applies the header part: set replaces all values, add appends, remove drops all.
+    ///
+    /// A header map holds at most 24,576 lines; one that is full takes no more, which the limits on heads
+    /// and edits make impossible.
+    pub fn apply(self, headers: &mut HeaderMap) {
+        for (name, value) in self.set {
+            let _ = headers.try_insert(name, value);
+        }
+        for (name, value) in self.add {
+            let _ = headers.try_append(name, value);
+        }
+        for name in self.remove {
+            headers.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built(build: impl FnOnce(&mut EditBuilder) -> Result<(), EditError>) -> Result<Edit, EditError> {
+        let mut builder = EditBuilder::default();
+        build(&mut builder)?;
+        builder.finish()
+    }
+
+    #[test]
+    fn set_replaces_then_add_appends_then_remove_drops() {
+        let mut headers = HeaderMap::new();
+        headers.append("a", HeaderValue::from_static("1"));
+        headers.append("a", HeaderValue::from_static("2"));
+        headers.append("b", HeaderValue::from_static("3"));
+        let edit = built(|edit| {
+            edit.set("A", b"9")?;
+            edit.add("a", b"10")?;
+            edit.add("c", b"\xff")?;
+            edit.remove("b")
+        });
+        edit.expect("a good edit").apply(&mut headers);
+        assert_eq!(headers.get_all("a").iter().collect::<Vec<_>>(), ["9", "10"]);
+        assert!(headers.get("b").is_none() && headers["c"].as_bytes() == b"\xff");
+    }
+
+    #[test]
+    fn bad_names_and_values_refuse_the_edit() {
+        for name in ["", " ", "a b", ":path", "a\r\nb", "ä", "a\0"] {
+            assert_eq!(built(|edit| edit.set(name, b"v")), Err(EditError::Name(name.into())), "{name:?}");
+            assert_eq!(built(|edit| edit.remove(name)), Err(EditError::Name(name.into())), "{name:?}");
+        }
+        for value in [&b"a\r\nb: c"[..], b"\n", b"\0", b"\x7f"] {
+            assert_eq!(built(|edit| edit.add("a", value)), Err(EditError::Value("a".into())), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn framing_belongs_to_the_gateway() {
+        for name in
+            ["transfer-encoding", "connection", "upgrade", "host", "te", "trailer", "keep-alive", "Content-Length"]
+        {
+            assert!(matches!(built(|edit| edit.set(name, b"1")), Err(EditError::Framing(_))), "{name}");
+            assert!(built(|edit| edit.remove(name)).expect("a removal").remove.is_empty(), "{name}");
+        }
+        let right = built(|edit| {
+            edit.body(Bytes::from_static(b"abc"), 10)?;
+            edit.set("content-length", b"3")
+        });
+        assert!(right.expect("the right length").set.is_empty());
+    }
+
+    #[test]
+    fn only_final_statuses_pass() {
+        for status in [0, 99, 100, 101, 199, 600, 999, 65535] {
+            assert_eq!(final_status(status), Err(EditError::Status(status)));
+        }
+        for status in [200, 204, 304, 418, 599] {
+            assert_eq!(final_status(status).expect("a status").as_u16(), status);
+        }
+    }
+
+    #[test]
+    fn size_is_bounded() {
+        let many = built(|edit| (0..25_000).try_for_each(|at| edit.add(&format!("h{at}"), b"v")));
+        assert_eq!(many, Err(EditError::TooManyHeaders));
+        let long = built(|edit| edit.set("a", &vec![b'a'; 1 << 20]));
+        assert_eq!(long, Err(EditError::TooManyHeaders));
+        let body = built(|edit| edit.body(Bytes::from_static(b"abc"), 2));
+        assert_eq!(body, Err(EditError::BodyTooLarge { bytes: 3, limit: 2 }));
+    }
+}

@@ -1,0 +1,323 @@
+//! What is counted of modules. Each shard writes numbers of its own for each module; `GET /wasm` and
+//! `/metrics` both sum the same numbers, so they cannot disagree.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::hook::Hook;
+use crate::metrics::{Counter, Exposition, Histogram, HistogramTotals, MICRO_BOUNDS, MICRO_BUCKETS};
+
+/// The label under which removed modules are counted, so that totals never go down.
+const REMOVED: &str = "(removed)";
+
+/// Why a guest failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// Unreachable code, a panic, out of bounds, division by zero, …
+    Trap,
+    /// The guest's stack ran out.
+    Stack,
+    /// The execution limit passed.
+    Timeout,
+    /// The guest ended itself.
+    Exit,
+    /// No instance could be made.
+    Instantiate,
+    /// What the guest returned was refused.
+    Output,
+    /// The body is larger than the module may be shown.
+    BodyTooLarge,
+    /// No instance was free in time.
+    Busy,
+    /// The module failed too often and is resting.
+    Quarantined,
+}
+
+/// How one call of a guest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    Continue,
+    Modify,
+    Reject,
+    Failure(FailureKind),
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 12] = [
+        Outcome::Continue,
+        Outcome::Modify,
+        Outcome::Reject,
+        Outcome::Failure(FailureKind::Trap),
+        Outcome::Failure(FailureKind::Stack),
+        Outcome::Failure(FailureKind::Timeout),
+        Outcome::Failure(FailureKind::Exit),
+        Outcome::Failure(FailureKind::Instantiate),
+        Outcome::Failure(FailureKind::Output),
+        Outcome::Failure(FailureKind::BodyTooLarge),
+        Outcome::Failure(FailureKind::Busy),
+        Outcome::Failure(FailureKind::Quarantined),
+    ];
+
+    fn index(self) -> usize {
+        match self {
+            Outcome::Continue => 0,
+            Outcome::Modify => 1,
+            Outcome::Reject => 2,
+            Outcome::Failure(kind) => 3 + kind as usize,
+        }
+    }
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Outcome::Continue => "continue",
+            Outcome::Modify => "modify",
+            Outcome::Reject => "reject",
+            Outcome::Failure(kind) => kind.label(),
+        }
+    }
+}
+
+impl FailureKind {
+    pub fn label(self) -> &'static str {
+        match self {
+            FailureKind::Trap => "trap",
+            FailureKind::Stack => "stack",
+            FailureKind::Timeout => "timeout",
+            FailureKind::Exit => "exit",
+            FailureKind::Instantiate => "instantiate",
+            FailureKind::Output => "output",
+            FailureKind::BodyTooLarge => "body_too_large",
+            FailureKind::Busy => "busy",
+            FailureKind::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// The numbers of one module on one shard.
+pub struct ShardStats {
+    hooks: [HookStats; Hook::ALL.len()],
+    /// Milliseconds since the Unix epoch of the last call.
+    last_call_ms: Counter,
+}
+
+struct HookStats {
+    outcomes: [Counter; Outcome::ALL.len()],
+    seconds: Histogram<20>,
+}
+
+impl Default for ShardStats {
+    fn default() -> Self {
+        let hook = || HookStats {
+            outcomes: std::array::from_fn(|_| Counter::default()),
+            seconds: Histogram::new(&MICRO_BOUNDS),
+        };
+        Self { hooks: [hook(), hook()], last_call_ms: Counter::default() }
+    }
+}
+
+impl ShardStats {
+    pub fn record(&self, hook: Hook, outcome: Outcome, took: Duration, now_ms: u64) {
+        let stats = &self.hooks[hook as usize];
+        stats.outcomes[outcome.index()].add(1);
+        stats.seconds.observe(took);
+        self.last_call_ms.raise_to(now_ms);
+    }
+}
+
+/// What is counted of one module, over all shards.
+#[derive(Default)]
+pub struct ModuleStats {
+    shards: Mutex<Vec<Arc<ShardStats>>>,
+    /// Guests that exist, and those of them that wait in a pool.
+    pub guests: AtomicI64,
+    pub idle_guests: AtomicI64,
+    /// Linear memory of the guests that exist.
+    pub memory_bytes: AtomicU64,
+}
+
+impl ModuleStats {
+    /// New numbers for a shard to write.
+    pub fn shard(&self) -> Arc<ShardStats> {
+        let stats = Arc::new(ShardStats::default());
+        lock(&self.shards).push(stats.clone());
+        stats
+    }
+
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for shard in lock(&self.shards).iter() {
+            totals.last_call_ms = totals.last_call_ms.max(shard.last_call_ms.get());
+            for (sum, hook) in totals.hooks.iter_mut().zip(&shard.hooks) {
+                for (sum, counter) in sum.outcomes.iter_mut().zip(&hook.outcomes) {
+                    *sum += counter.get();
+                }
+                sum.seconds.add(&hook.seconds.totals());
+            }
+        }
+        totals
+    }
+}
+
+/// A sum over shards, hooks or modules.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    hooks: [HookTotals; Hook::ALL.len()],
+    pub last_call_ms: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct HookTotals {
+    outcomes: [u64; Outcome::ALL.len()],
+    seconds: HistogramTotals,
+}
+
+impl Totals {
+    pub fn add(&mut self, other: &Totals) {
+        self.last_call_ms = self.last_call_ms.max(other.last_call_ms);
+        for (sum, more) in self.hooks.iter_mut().zip(&other.hooks) {
+            for (sum, more) in sum.outcomes.iter_mut().zip(&more.outcomes) {
+                *sum += more;
+            }
+            sum.seconds.add(&more.seconds);
+        }
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.hooks.iter().flat_map(|hook| &hook.outcomes).sum()
+    }
+
+    pub fn failures(&self) -> u64 {
+        self.failures_by_kind().into_values().sum()
+    }
+
+    /// Only the kinds that occurred.
+    pub fn failures_by_kind(&self) -> BTreeMap<&'static str, u64> {
+        let mut kinds = BTreeMap::new();
+        for hook in &self.hooks {
+            for (outcome, count) in Outcome::ALL.iter().zip(hook.outcomes) {
+                if matches!(outcome, Outcome::Failure(_)) && count > 0 {
+                    *kinds.entry(outcome.label()).or_default() += count;
+                }
+            }
+        }
+        kinds
+    }
+
+    /// Times of all calls.
+    pub fn seconds(&self) -> HistogramTotals {
+        let mut seconds = HistogramTotals::default();
+        self.hooks.iter().for_each(|hook| seconds.add(&hook.seconds));
+        seconds
+    }
+
+    fn expose(&self, exposition: &mut Exposition, module: &str) {
+        for (hook, totals) in Hook::ALL.iter().zip(&self.hooks) {
+            for (outcome, count) in Outcome::ALL.iter().zip(totals.outcomes) {
+                if count > 0 {
+                    let labels = [("module", module), ("hook", hook.label()), ("outcome", outcome.label())];
+                    exposition.counter("smg_wasm_executions_total", "Calls of guests.", &labels, count as f64);
+                }
+            }
+            if totals.seconds.count > 0 {
+                let labels = [("module", module), ("hook", hook.label())];
+                let help = "Time of a call of a guest, its instantiation included.";
+                exposition.histogram("smg_wasm_execution_seconds", help, &labels, &totals.seconds, &MICRO_BUCKETS);
+            }
+        }
+    }
+}
+
+/// The numbers of all modules that are or were deployed.
+#[derive(Default)]
+pub struct ModuleMetrics(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// Modules with a version that is deployed or still finishing a request.
+    live: Vec<(String, Arc<ModuleStats>)>,
+    /// The sum of those that are gone.
+    removed: Totals,
+}
+
+impl ModuleMetrics {
+    pub fn register(&self, name: &str) -> Arc<ModuleStats> {
+        let stats = Arc::new(ModuleStats::default());
+        lock(&self.0).live.push((name.to_owned(), stats.clone()));
+        stats
+    }
+
+    /// Called when the last guest of a module and the module itself are gone.
+    pub fn retire(&self, stats: &Arc<ModuleStats>) {
+        let mut inner = lock(&self.0);
+        inner.live.retain(|(_, live)| !Arc::ptr_eq(live, stats));
+        inner.removed.add(&stats.totals());
+    }
+
+    /// The sum over all modules there ever were.
+    pub fn totals(&self) -> Totals {
+        let inner = lock(&self.0);
+        let mut totals = inner.removed.clone();
+        inner.live.iter().for_each(|(_, stats)| totals.add(&stats.totals()));
+        totals
+    }
+
+    pub fn expose(&self, exposition: &mut Exposition) {
+        let inner = lock(&self.0);
+        let mut by_name: BTreeMap<&str, (Totals, [f64; 3])> = BTreeMap::new();
+        for (name, stats) in &inner.live {
+            let (totals, [guests, idle, memory]) = by_name.entry(name).or_default();
+            totals.add(&stats.totals());
+            *guests += stats.guests.load(Relaxed) as f64;
+            *idle += stats.idle_guests.load(Relaxed) as f64;
+            *memory += stats.memory_bytes.load(Relaxed) as f64;
+        }
+        for (name, (totals, [guests, idle, memory])) in by_name {
+            totals.expose(exposition, name);
+            for (state, count) in [("busy", guests - idle), ("idle", idle)] {
+                let labels = [("module", name), ("state", state)];
+                exposition.gauge("smg_wasm_instances", "Guests that exist.", &labels, count);
+            }
+            let help = "Linear memory of the guests that exist.";
+            exposition.gauge("smg_wasm_memory_bytes", help, &[("module", name)], memory);
+        }
+        inner.removed.expose(exposition, REMOVED);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_its_own_place() {
+        for (at, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(outcome.index(), at, "{}", outcome.label());
+        }
+    }
+
+    #[test]
+    fn totals_survive_the_removal_of_a_module() {
+        let metrics = ModuleMetrics::default();
+        let stats = metrics.register("m");
+        let shard = stats.shard();
+        shard.record(Hook::Request, Outcome::Reject, Duration::from_micros(3), 7);
+        shard.record(Hook::Response, Outcome::Failure(FailureKind::Trap), Duration::from_micros(3), 9);
+        assert_eq!((metrics.totals().calls(), metrics.totals().failures()), (2, 1));
+        metrics.retire(&stats);
+        assert_eq!((metrics.totals().calls(), metrics.totals().failures()), (2, 1));
+        let mut exposition = Exposition::default();
+        metrics.expose(&mut exposition);
+        let text = exposition.render();
+        assert!(
+            text.contains(r#"smg_wasm_executions_total{module="(removed)",hook="on-request",outcome="reject"} 1"#),
+            "{text}"
+        );
+        assert!(!text.contains("module=\"m\""), "{text}");
+    }
+}

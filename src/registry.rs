@@ -1,0 +1,236 @@
+//! Which modules should exist: the list, how it changes, and what is told about it.
+//!
+//! A change builds everything that can fail first and publishes last; a change that fails leaves no trace.
+
+mod file;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+pub use self::file::FileError;
+use crate::modules::{Defaults, Hook, LoadError, Loader, Module, ModuleMetrics, Settings, Totals, sha256};
+use crate::snapshot::Publisher;
+
+/// Modules that can be deployed at once; it also bounds the labels of metrics.
+const MOST_MODULES: usize = 1000;
+/// Deployments that may wait for the one that is compiling.
+const MOST_WAITING: usize = 32;
+const MAX_NAME: usize = 128;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    #[error("the name must be 1 to {MAX_NAME} characters without control characters")]
+    Name,
+    #[error("a module named `{name}` is already deployed as {id}")]
+    NameTaken { name: String, id: Uuid },
+    #[error(
+        "Duplicate SHA256: these bytes are already deployed as `{name}` ({id}); \"allow_duplicate\": true accepts them"
+    )]
+    Duplicate { name: String, id: Uuid },
+    #[error("{MOST_MODULES} modules are deployed, which is the most there can be")]
+    TooMany,
+    #[error("{MOST_WAITING} deployments are waiting already; try again")]
+    Busy,
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// What a deployment asks for.
+pub struct Deployment {
+    pub name: String,
+    pub file: PathBuf,
+    /// `None`: all that the module exports.
+    pub hooks: Option<Vec<Hook>>,
+    pub settings: Settings,
+    pub allow_duplicate: bool,
+}
+
+/// A module that exists, as the registry knows it.
+#[derive(Clone)]
+pub struct Entry {
+    pub module: Arc<Module>,
+    pub file: PathBuf,
+    pub created: SystemTime,
+    /// Where it stands among modules of the same `order`.
+    number: u64,
+}
+
+impl Entry {
+    fn position(&self) -> (i64, u64) {
+        (self.module.settings.order.unwrap_or(0), self.number)
+    }
+}
+
+/// The registry.
+pub struct Registry {
+    loader: Loader,
+    defaults: Defaults,
+    directory: Option<PathBuf>,
+    publisher: Arc<Publisher>,
+    metrics: Arc<ModuleMetrics>,
+    entries: Mutex<Vec<Entry>>,
+    /// Held by the deployment that is being prepared: one compiles at a time.
+    preparing: tokio::sync::Mutex<()>,
+    waiting: AtomicUsize,
+    number: AtomicU64,
+    pub deployed: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+impl Registry {
+    pub fn new(
+        loader: Loader,
+        defaults: Defaults,
+        directory: Option<PathBuf>,
+        publisher: Arc<Publisher>,
+        metrics: Arc<ModuleMetrics>,
+    ) -> Self {
+        Self {
+            loader,
+            defaults,
+            directory,
+            publisher,
+            metrics,
+            entries: Mutex::default(),
+            preparing: tokio::sync::Mutex::new(()),
+            waiting: AtomicUsize::new(0),
+            number: AtomicU64::new(0),
+            deployed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// The modules, in the order of the on-request chain.
+    pub fn list(&self) -> Vec<Entry> {
+        self.entries().clone()
+    }
+
+    pub fn find(&self, id: Uuid) -> Option<Entry> {
+        self.entries().iter().find(|entry| entry.module.id == id).cloned()
+    }
+
+    /// The sum over all modules there ever were.
+    pub fn totals(&self) -> Totals {
+        self.metrics.totals()
+    }
+
+    pub fn metrics(&self) -> &ModuleMetrics {
+        &self.metrics
+    }
+
+    /// Deploys a module. When this returns its id, every request that starts runs it.
+    pub async fn deploy(&self, deployment: Deployment) -> Result<Uuid, DeployError> {
+        let name = deployment.name.clone();
+        let result = self.prepare_and_publish(deployment).await;
+        match &result {
+            Ok(id) => {
+                self.deployed.fetch_add(1, Relaxed);
+                tracing::info!(module = %crate::telemetry::Untrusted(name.as_bytes()), %id, "deployed");
+            }
+            Err(error) => {
+                self.refused.fetch_add(1, Relaxed);
+                let (name, error) = (name.as_bytes(), error.to_string());
+                let error = crate::telemetry::Untrusted(error.as_bytes());
+                tracing::warn!(module = %crate::telemetry::Untrusted(name), %error, "a deployment was refused");
+            }
+        }
+        result
+    }
+
+    async fn prepare_and_publish(&self, deployment: Deployment) -> Result<Uuid, DeployError> {
+        check_name(&deployment.name)?;
+        let waiting = Waiting::new(&self.waiting)?;
+        let preparing = self.preparing.lock().await;
+        drop(waiting);
+        self.check_room(&deployment.name)?;
+        let (file, directory) = (deployment.file.clone(), self.directory.clone());
+        let read = tokio::task::spawn_blocking(move || file::read(&file, directory.as_deref()));
+        let wasm = read.await.expect("reading a file does not panic")?;
+        if !deployment.allow_duplicate {
+            self.check_duplicate(&sha256(&wasm))?;
+        }
+        let Deployment { name, file, hooks, settings, .. } = deployment;
+        let module = Arc::new(self.loader.load(&name, wasm, hooks, settings).await?);
+        let (id, number) = (module.id, self.number.fetch_add(1, Relaxed));
+        let mut entries = self.entries();
+        entries.push(Entry { module, file, created: SystemTime::now(), number });
+        entries.sort_by_key(Entry::position);
+        self.publish(&entries);
+        drop(preparing);
+        Ok(id)
+    }
+
+    /// Removes a module; requests in flight finish with it. `false` if there is none with this id.
+    pub fn remove(&self, id: Uuid) -> bool {
+        let mut entries = self.entries();
+        let Some(at) = entries.iter().position(|entry| entry.module.id == id) else { return false };
+        let removed = entries.remove(at);
+        self.publish(&entries);
+        drop(entries);
+        tracing::info!(module = %crate::telemetry::Untrusted(removed.module.name.as_bytes()), %id, "removed");
+        true
+    }
+
+    fn publish(&self, entries: &[Entry]) {
+        self.publisher.update(|_| entries.iter().map(|entry| entry.module.clone()).collect());
+    }
+
+    /// Only deployments add entries, and they do it one at a time, so what is checked here stays true.
+    fn check_room(&self, name: &str) -> Result<(), DeployError> {
+        let entries = self.entries();
+        if entries.len() >= MOST_MODULES {
+            return Err(DeployError::TooMany);
+        }
+        match entries.iter().find(|entry| *entry.module.name == *name) {
+            Some(entry) => Err(DeployError::NameTaken { name: name.to_owned(), id: entry.module.id }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_duplicate(&self, sha256: &str) -> Result<(), DeployError> {
+        match self.entries().iter().find(|entry| entry.module.sha256 == sha256) {
+            Some(entry) => Err(DeployError::Duplicate { name: entry.module.name.to_string(), id: entry.module.id }),
+            None => Ok(()),
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_name(name: &str) -> Result<(), DeployError> {
+    let sane = !name.is_empty() && name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control);
+    if sane { Ok(()) } else { Err(DeployError::Name) }
+}
+
+/// A deployment that waits for its turn.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Result<Self, DeployError> {
+        let waiting = Self(count);
+        if count.fetch_add(1, Relaxed) < MOST_WAITING { Ok(waiting) } else { Err(DeployError::Busy) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A file path for a deployment at start, made absolute.
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

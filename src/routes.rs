@@ -1,0 +1,97 @@
+//! Where a request goes: an endpoint of the gateway, or the workers. Decided on the very path that would be
+//! forwarded, so that no other spelling of a path means something else here than there.
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// `/health` and `/liveness`: the process answers.
+    Alive,
+    /// `/readiness`: somebody can serve requests.
+    Ready,
+    /// `/metrics`
+    Metrics,
+    /// The admin API: `/wasm` and `/workers`, and what is below them.
+    Admin,
+    /// `/v1/models`: what the workers offer together.
+    Models,
+    /// Everything else.
+    Workers,
+}
+
+/// Routes a request by its path, as it was sent.
+pub fn route(path: &str) -> Route {
+    match path {
+        "/health" | "/liveness" => Route::Alive,
+        "/readiness" => Route::Ready,
+        "/metrics" => Route::Metrics,
+        "/wasm" | "/workers" => Route::Admin,
+        "/v1/models" => Route::Models,
+        _ if path.starts_with("/wasm/") || path.starts_with("/workers/") => Route::Admin,
+        _ => Route::Workers,
+    }
+}
+
+/// Paths that have a metric label of their own; all others share one, so that callers can't invent series.
+const LABELLED: [&str; 22] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/rerank",
+    "/v1/classify",
+    "/v1/messages",
+    "/v1/audio/transcriptions",
+    "/v1/tokenize",
+    "/v1/detokenize",
+    "/v1/models",
+    "/generate",
+    "/rerank",
+    "/tokenize",
+    "/detokenize",
+    "/get_server_info",
+    "/get_model_info",
+    "/health",
+    "/liveness",
+    "/readiness",
+    "/metrics",
+    "/wasm",
+];
+
+/// The `path` label of a request.
+pub fn label(path: &str) -> &'static str {
+    LABELLED.iter().find(|known| **known == path).copied().unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_spelling_is_ours() {
+        for (path, wanted) in [
+            ("/health", Route::Alive),
+            ("/liveness", Route::Alive),
+            ("/readiness", Route::Ready),
+            ("/metrics", Route::Metrics),
+            ("/wasm", Route::Admin),
+            ("/wasm/0", Route::Admin),
+            ("/workers/x", Route::Admin),
+            ("/v1/models", Route::Models),
+            ("/wasmx", Route::Workers),
+            ("//wasm", Route::Workers),
+            ("/%77asm", Route::Workers),
+            ("/WASM", Route::Workers),
+            ("/v1/../wasm", Route::Workers),
+            ("/get_server_info", Route::Workers),
+            ("*", Route::Workers),
+        ] {
+            assert_eq!(route(path), wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn labels_are_a_closed_set() {
+        assert_eq!(label("/v1/chat/completions"), "/v1/chat/completions");
+        assert_eq!(label("/v1/chat/completions/9"), "other");
+    }
+}

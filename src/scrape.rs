@@ -1,0 +1,52 @@
+//! The second listener: `/metrics` for everybody who can connect to it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+
+use crate::admin::Admin;
+
+const HEAD_TIME: Duration = Duration::from_secs(10);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Answers scrapes for as long as the control plane runs.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(spawn_local(serve_one(stream, admin.clone()))),
+            Err(error) => {
+                tracing::warn!(%error, "a scraper's connection can't be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_one(stream: TcpStream, admin: Arc<Admin>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/metrics") => admin.metrics(),
+            _ => {
+                let mut response = Response::new(Bytes::from_static(b"only GET /metrics is here\n"));
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                response
+            }
+        };
+        async move { Ok::<_, Infallible>(response.map(Full::new)) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "a scraper's connection failed");
+    }
+}

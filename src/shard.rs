@@ -1,0 +1,117 @@
+//! One data-plane thread: its runtime, its clients' connections, its connections to workers, its guests.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_local;
+
+use crate::connection::Patience;
+use crate::deadline::Deadlines;
+use crate::gateway::record::HttpMetrics;
+use crate::gateway::{Gateway, Shared};
+use crate::server;
+
+/// Time between two looks for idle connections to workers.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the control plane tells a shard.
+pub enum Message {
+    /// Serve this client.
+    Client(std::net::TcpStream, SocketAddr),
+    /// The gateway drains: tell clients to close, finish what is in flight.
+    Drain,
+    /// End, whatever is in flight.
+    Stop,
+}
+
+/// The control plane's handle on a shard.
+pub struct Shard {
+    pub metrics: Arc<HttpMetrics>,
+    messages: mpsc::UnboundedSender<Message>,
+    thread: JoinHandle<()>,
+}
+
+impl Shard {
+    pub fn start(number: u32, shared: Arc<Shared>) -> io::Result<Self> {
+        let metrics = Arc::<HttpMetrics>::default();
+        let (messages, inbox) = mpsc::unbounded_channel();
+        let thread = thread::Builder::new().name(format!("smg-shard-{number}")).spawn({
+            let metrics = metrics.clone();
+            move || run(shared, metrics, inbox)
+        })?;
+        Ok(Self { metrics, messages, thread })
+    }
+
+    /// Clients' connections that it has.
+    pub fn load(&self) -> u64 {
+        self.metrics.connections.load(Relaxed)
+    }
+
+    pub fn tell(&self, message: Message) {
+        // A shard that has ended has nothing left to do with it.
+        let _ = self.messages.send(message);
+    }
+
+    /// Ends the shard and waits until its thread has.
+    pub fn stop(self) {
+        self.tell(Message::Stop);
+        if self.thread.join().is_err() {
+            tracing::error!("a shard ended with a panic");
+        }
+    }
+}
+
+fn run(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, inbox: mpsc::UnboundedReceiver<Message>) {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(Default::default())
+        .expect("the system has room for one more event queue");
+    runtime.block_on(serve(shared, metrics, inbox));
+}
+
+async fn serve(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, mut inbox: mpsc::UnboundedReceiver<Message>) {
+    let limits = &shared.config.limits;
+    let patience = Patience { head: limits.header_read_timeout_secs, idle: limits.idle_connection_timeout_secs };
+    let (deadlines, publications) = (Deadlines::default(), shared.publisher.publications());
+    let gateway = Rc::new(Gateway::new(shared.clone(), deadlines.clone(), metrics));
+    let sweeper = deadlines.clone();
+    spawn_local(async move { sweeper.run().await });
+    spawn_local(follow(gateway.clone(), publications));
+    spawn_local(tidy(gateway.clone()));
+    while let Some(message) = inbox.recv().await {
+        match message {
+            Message::Client(stream, peer) => accept(&gateway, stream, peer, patience),
+            Message::Drain => deadlines.wake_all(),
+            Message::Stop => return,
+        }
+    }
+}
+
+fn accept(gateway: &Rc<Gateway>, stream: std::net::TcpStream, peer: SocketAddr, patience: Patience) {
+    match TcpStream::from_std(stream) {
+        Ok(stream) => drop(spawn_local(server::serve(gateway.clone(), stream, peer, patience))),
+        Err(error) => tracing::warn!(%error, "a connection can't be served"),
+    }
+}
+
+/// Lets go of what a new snapshot no longer has, also on a shard that has no requests.
+async fn follow(gateway: Rc<Gateway>, mut publications: watch::Receiver<()>) {
+    while publications.changed().await.is_ok() {
+        gateway.view();
+    }
+}
+
+async fn tidy(gateway: Rc<Gateway>) {
+    loop {
+        tokio::time::sleep(TIDY_INTERVAL).await;
+        gateway.close_aged_connections();
+    }
+}

@@ -1,0 +1,84 @@
+//! Logs: where they go, how they look, and how text from strangers is made safe for them.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+/// Lines that may wait for a slow log reader; past this, lines are dropped rather than requests delayed.
+const BUFFERED_LINES: usize = 65_536;
+
+/// Starts logging to standard error. The guard writes out what is left when it is dropped.
+///
+/// The writer has a thread of its own: a full disk or a reader that stops reading costs log lines, never
+/// requests.
+pub fn start(level: &str, json: bool) -> Result<WorkerGuard, tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::try_new(level)?;
+    let (writer, guard): (NonBlocking, WorkerGuard) =
+        NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).lossy(true).finish(io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    if json {
+        builder.json().flatten_event(true).init();
+    } else {
+        builder.init();
+    }
+    Ok(guard)
+}
+
+/// Shows text from outside on one line: control characters and invalid UTF-8 are escaped, and the length is
+/// bounded, so that nobody can forge a log line (CWE-117) or fill the log with one request.
+pub struct Untrusted<'a>(pub &'a [u8]);
+
+/// Bytes of one untrusted field that are shown.
+const SHOWN: usize = 512;
+
+impl fmt::Display for Untrusted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.0[..self.0.len().min(SHOWN)];
+        for chunk in shown.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                if character.is_control() || is_format_control(character) {
+                    write!(f, "{}", character.escape_unicode())?;
+                } else {
+                    fmt::Write::write_char(f, character)?;
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        if self.0.len() > SHOWN {
+            write!(f, "…({} bytes)", self.0.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// Line separators and the bidirectional controls that reorder what a terminal shows.
+fn is_format_control(character: char) -> bool {
+    matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A duration in milliseconds with three decimals, for log fields.
+pub struct Millis(pub Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.0.as_secs_f64() * 1e3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untrusted_text_stays_on_one_line_and_is_bounded() {
+        let shown = Untrusted(b"/a\r\n\x1b[31m\xff\xe2\x80\xa8").to_string();
+        assert_eq!(shown, "/a\\u{d}\\u{a}\\u{1b}[31m\\xff\\u{2028}");
+        let long = Untrusted(&[b'a'; 1 << 20]).to_string();
+        assert!(long.len() < 600 && long.ends_with("(1048576 bytes)"));
+    }
+}

@@ -1,0 +1,93 @@
+//! Active health checks: a worker joins when it answers, leaves when it stops, and comes back when it
+//! answers again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request};
+use tracing::{info, warn};
+
+use super::client::{self, FetchError};
+use super::{Health, Worker};
+use crate::config::Workers;
+
+/// Time between two checks of a worker that has never answered.
+const JOIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Checks one worker for ever; calls `changed` after its health did.
+pub async fn watch(worker: Arc<Worker>, config: Workers, changed: impl Fn()) {
+    let mut streak = Streak::default();
+    loop {
+        let passed = check(&worker, &config).await;
+        let next = streak.after(worker.health(), passed, &config);
+        if next != worker.health() {
+            worker.set_health(next);
+            match next {
+                Health::Healthy => info!(worker = %worker.label, "the worker is healthy"),
+                Health::Pending | Health::Unhealthy => warn!(worker = %worker.label, "the worker is unhealthy"),
+            }
+            changed();
+        }
+        let interval = config.health_check_interval_secs;
+        let pause = if next == Health::Pending { interval.min(JOIN_INTERVAL) } else { interval };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// A worker passes if it answers with any status below 500: a server without such an endpoint is alive too.
+async fn check(worker: &Worker, config: &Workers) -> bool {
+    let asked = ask(worker, &config.health_check_endpoint);
+    matches!(tokio::time::timeout(config.health_check_timeout_secs, asked).await, Ok(Ok(status)) if status < 500)
+}
+
+async fn ask(worker: &Worker, path: &str) -> Result<u16, FetchError> {
+    let request = Request::builder().method(Method::GET).uri(path).header("user-agent", "smg-health");
+    let request = request.body(()).map_err(FetchError::Request)?;
+    Ok(client::fetch(worker, request, 0).await?.status().as_u16())
+}
+
+/// Checks in a row with the same result.
+#[derive(Default)]
+struct Streak {
+    passed: u32,
+    failed: u32,
+}
+
+impl Streak {
+    fn after(&mut self, health: Health, passed: bool, config: &Workers) -> Health {
+        (self.passed, self.failed) = if passed { (self.passed + 1, 0) } else { (0, self.failed + 1) };
+        match health {
+            Health::Pending if passed => Health::Healthy,
+            Health::Unhealthy if self.passed >= config.health_success_threshold => Health::Healthy,
+            Health::Healthy if self.failed >= config.health_failure_threshold => Health::Unhealthy,
+            unchanged => unchanged,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        workers: Workers,
+    }
+
+    #[test]
+    fn it_joins_at_once_leaves_after_three_and_returns_after_two() {
+        let config = Line::parse_from(["t"]).workers;
+        let mut streak = Streak::default();
+        let mut health = Health::Pending;
+        let mut seen = Vec::new();
+        for passed in [false, true, false, false, true, false, false, false, true, true] {
+            health = streak.after(health, passed, &config);
+            seen.push(health);
+        }
+        use Health::{Healthy as H, Pending as P, Unhealthy as U};
+        assert_eq!(seen, [P, H, H, H, H, H, H, U, U, H]);
+    }
+}
