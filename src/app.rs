@@ -69,14 +69,14 @@ impl App {
             config.listen.prometheus_port.map(|port| listen(SocketAddr::new(config.listen.prometheus_host, port)));
         let metrics_listener = metrics_listener.transpose()?;
         let publisher = Arc::new(Publisher::new(workers(&config), config.workers.policy));
-        let registry = registry(&config, &publisher)?;
-        if let Some((_, registry)) = &registry {
-            deploy_at_start(registry, &config).await?;
+        let wasm = wasm(&config, &publisher)?;
+        if let Some(wasm) = &wasm {
+            deploy_at_start(&wasm.registry, &config).await?;
         }
         let (control, calls) = mpsc::channel(MOST_CALLS);
         let shared = Arc::new(Shared {
             publisher: publisher.clone(),
-            engine: registry.as_ref().map(|(engine, _)| engine.clone()),
+            engine: wasm.as_ref().map(|wasm| wasm.engine.clone()),
             control,
             via: own_via(),
             draining: AtomicBool::new(false),
@@ -86,7 +86,7 @@ impl App {
         let shards = (0..shared.shards).map(|number| Shard::start(number, shared.clone()));
         let shards: Vec<_> = shards.collect::<io::Result<_>>().map_err(StartError::Thread)?;
         let metrics = shards.iter().map(|shard| shard.metrics.clone()).collect();
-        let registry = registry.map(|(_, registry)| registry);
+        let registry = wasm.map(|wasm| wasm.registry);
         let admin = Arc::new(Admin { publisher: publisher.clone(), registry, shards: metrics });
         spawn_local(admin.clone().run(calls));
         watch_workers(&shared);
@@ -147,7 +147,13 @@ fn workers(config: &Config) -> Vec<Arc<Worker>> {
     config.workers.urls().into_iter().map(|url| Arc::new(Worker::new(url, health))).collect()
 }
 
-fn registry(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<(Arc<Engine>, Arc<Registry>)>, StartError> {
+/// What runs modules, when they are enabled.
+struct Wasm {
+    engine: Arc<Engine>,
+    registry: Arc<Registry>,
+}
+
+fn wasm(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<Wasm>, StartError> {
     if !config.wasm.enable_wasm {
         return Ok(None);
     }
@@ -156,7 +162,7 @@ fn registry(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<(Arc<E
     let loader = Loader::new(engine.clone(), metrics.clone()).map_err(StartError::Loader)?;
     let (defaults, directory) = (Defaults::from(&config.wasm), config.wasm.wasm_module_dir.clone());
     let registry = Registry::new(loader, defaults, directory, publisher.clone(), metrics);
-    Ok(Some((engine, Arc::new(registry))))
+    Ok(Some(Wasm { engine, registry: Arc::new(registry) }))
 }
 
 async fn deploy_at_start(registry: &Registry, config: &Config) -> Result<(), StartError> {

@@ -294,6 +294,7 @@ impl Gateway {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one, and is taken apart at once")]
 enum OnRequest {
     Forward(RequestHead, WorkerBody),
     Answered(StatusCode),

@@ -85,6 +85,7 @@ fn wait_for_continue(request: &mut Request<WorkerBody>) {
 }
 
 /// Why one worker gave no answer.
+#[expect(clippy::large_enum_variant, reason = "the larger one is the rarer path to another attempt, and is not kept")]
 enum Failure {
     /// It cannot have seen the request.
     Unsent {

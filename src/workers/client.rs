@@ -108,6 +108,9 @@ where
     Ok(Link { sender, driver: Some(Box::pin(driver)), idle_since: Instant::now(), reused: false })
 }
 
+/// What moves the bytes of a connection.
+type Driver<B> = Pin<Box<Connection<TokioIo<TcpStream>, B>>>;
+
 /// One connection to a worker.
 pub struct Link<B>
 where
@@ -115,7 +118,7 @@ where
 {
     sender: SendRequest<B>,
     /// Gone once the connection has ended.
-    driver: Option<Pin<Box<Connection<TokioIo<TcpStream>, B>>>>,
+    driver: Option<Driver<B>>,
     idle_since: Instant,
     /// It carried an exchange before.
     pub reused: bool,
@@ -171,7 +174,7 @@ where
 }
 
 /// Errors of the connection reach whoever waits for the answer or its body.
-fn drive<B>(driver: &mut Option<Pin<Box<Connection<TokioIo<TcpStream>, B>>>>, cx: &mut Context<'_>)
+fn drive<B>(driver: &mut Option<Driver<B>>, cx: &mut Context<'_>)
 where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -206,7 +209,11 @@ where
     /// Gives the connection back at once if the answer has no body.
     pub async fn settle(&mut self) {
         if self.incoming.is_end_stream() {
-            poll_fn(|cx| Poll::Ready(self.finish(cx))).await;
+            poll_fn(|cx| {
+                self.finish(cx);
+                Poll::Ready(())
+            })
+            .await;
         }
     }
 

@@ -31,11 +31,22 @@ fn power_of_two(candidates: &[usize], load: impl Fn(usize) -> usize) -> usize {
     if load(second) < load(first) { second } else { first }
 }
 
-/// The least loaded candidate; of equals, a random one, so that idle workers share the work.
+/// The least loaded candidate; of equals, any with the same chance, so that idle workers share the work.
 fn least_load(candidates: &[usize], load: impl Fn(usize) -> usize) -> usize {
-    let start = fastrand::usize(..candidates.len());
-    let turned = candidates[start..].iter().chain(&candidates[..start]).copied();
-    turned.min_by_key(|candidate| load(*candidate)).expect("there are candidates")
+    let (mut least, mut equals, mut chosen) = (usize::MAX, 0, candidates[0]);
+    for candidate in candidates {
+        let load = load(*candidate);
+        if load < least {
+            (least, equals) = (load, 0);
+        }
+        if load == least {
+            equals += 1;
+            if fastrand::usize(..equals) == 0 {
+                chosen = *candidate;
+            }
+        }
+    }
+    chosen
 }
 
 #[cfg(test)]
