@@ -174,7 +174,6 @@ impl Gateway {
         let request_id = record.request_id.clone();
         let additions = Additions { client: &connection.forwarded_for, request_id: &request_id, via: &self.shared.via };
         let head = accept::forwardable(head, &additions)?;
-        let is_head = head.method == Method::HEAD;
         let body = ClientBody::new(incoming, record.upload(), limit);
 
         if view.chain.is_empty() {
@@ -183,19 +182,36 @@ impl Gateway {
             return Ok(Answer { deadline: Some(deadline), ..answer });
         }
 
+        // In a box of its own: the state of guest calls is large, and most of a future is moved when it starts.
+        let visited = self.serve_visited(&view, head, body, record, &deadline, destination);
+        let answer = Box::pin(visited).await?;
+        Ok(Answer { deadline: Some(deadline), ..answer })
+    }
+
+    /// The same with the modules in between.
+    async fn serve_visited(
+        &self,
+        view: &View,
+        head: RequestHead,
+        body: ClientBody,
+        record: &mut Record,
+        deadline: &Deadline,
+        destination: impl AsyncFnOnce(&Self, &View, RequestHead, WorkerBody, &mut Record) -> Result<Answer, GatewayError>,
+    ) -> Result<Answer, GatewayError> {
+        let is_head = head.method == Method::HEAD;
         let mut visit = Visit::new(&view.chain, &head, now_ms());
         let answered = async {
-            let (head, body) = match on_request(&mut visit, head, body, record, &deadline).await? {
+            let (head, body) = match on_request(&mut visit, head, body, record, deadline).await? {
                 OnRequest::Forward(head, body) => (head, body),
                 OnRequest::Answered(status) => return Ok(Answer::empty(status)),
             };
-            let answering = destination(self, &view, head, body, record);
-            let answer = within(&deadline, GatewayError::Timeout, answering).await?;
-            on_response(&mut visit, answer, is_head, &deadline).await
+            let answering = destination(self, view, head, body, record);
+            let answer = within(deadline, GatewayError::Timeout, answering).await?;
+            on_response(&mut visit, answer, is_head, deadline).await
         };
         let answered = answered.await;
         record.visited(visit.acted());
-        Ok(Answer { deadline: Some(deadline), ..answered? })
+        answered
     }
 
     async fn forward(
