@@ -38,6 +38,8 @@ pub enum StartError {
     Thread(io::Error),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error("this program can't be found, to compile modules with: {0}")]
+    Executable(io::Error),
     #[error("modules can't be loaded: {0}")]
     Loader(LoadError),
     #[error("--wasm-module needs --enable-wasm")]
@@ -159,7 +161,8 @@ fn wasm(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<Wasm>, Sta
     }
     let engine = Arc::new(Engine::new(&config.wasm)?);
     let metrics = Arc::<ModuleMetrics>::default();
-    let loader = Loader::new(engine.clone(), metrics.clone()).map_err(StartError::Loader)?;
+    let executable = std::env::current_exe().map_err(StartError::Executable)?;
+    let loader = Loader::new(engine.clone(), metrics.clone(), executable).map_err(StartError::Loader)?;
     let (defaults, directory) = (Defaults::from(&config.wasm), config.wasm.wasm_module_dir.clone());
     let registry = Registry::new(loader, defaults, directory, publisher.clone(), metrics);
     Ok(Some(Wasm { engine, registry: Arc::new(registry) }))

@@ -52,8 +52,9 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    pub fn new(tuning: Tuning) -> io::Result<Self> {
-        Ok(Self { executable: std::env::current_exe()?, tuning })
+    /// `executable` is a `smg` of this very build.
+    pub fn new(executable: PathBuf, tuning: Tuning) -> Self {
+        Self { executable, tuning }
     }
 
     /// The artefact for a WebAssembly component.

@@ -1,7 +1,7 @@
 //! From bytes to a module that is ready to make guests: compiled, its exports and imports checked, linked.
 //! All of it happens on the control plane, before a deployment is accepted.
 
-use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -45,8 +45,6 @@ pub enum LoadError {
     ExportType(wasmtime::Error),
     #[error("the component can't be instantiated: {0}")]
     Instantiate(GuestError),
-    #[error("the system refuses: {0}")]
-    System(#[from] io::Error),
 }
 
 /// A deployed module: code that guests are made of, and its settings.
@@ -101,10 +99,11 @@ pub struct Loader {
 }
 
 impl Loader {
-    pub fn new(engine: Arc<Engine>, metrics: Arc<ModuleMetrics>) -> Result<Self, LoadError> {
+    /// `executable` is a `smg` of this very build, which compiles.
+    pub fn new(engine: Arc<Engine>, metrics: Arc<ModuleMetrics>, executable: PathBuf) -> Result<Self, LoadError> {
         let mut linker = Linker::new(&engine.engine);
         host::link(&mut linker).map_err(LoadError::Load)?;
-        let compiler = Compiler::new(engine.tuning)?;
+        let compiler = Compiler::new(executable, engine.tuning);
         let caller = Caller::new(&engine);
         Ok(Self { engine, compiler, linker, caller, metrics })
     }

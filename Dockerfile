@@ -1,0 +1,24 @@
+# Build:  docker build -t smg .
+# Run:    docker run --rm -p 3000:3000 smg --port=3000 --worker-urls=http://10.0.0.1:8000
+# Modules and an admin key:
+#         docker run --rm -p 3000:3000 -v /srv/modules:/modules:ro -e SMG_ADMIN_KEY=... smg \
+#             --port=3000 --enable-wasm --wasm-module-dir=/modules --worker-urls=http://10.0.0.1:8000
+FROM rust:1.95.0-bookworm AS build
+WORKDIR /src
+COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
+COPY src src
+COPY benches benches
+COPY wit wit
+COPY guests/dist guests/dist
+RUN cargo build --release --locked --bin smg
+
+FROM debian:bookworm-slim
+RUN useradd --system --no-create-home --uid 10001 smg
+COPY --from=build /src/target/release/smg /usr/local/bin/smg
+USER 10001
+ENV SMG_PORT=30000
+EXPOSE 30000
+STOPSIGNAL SIGTERM
+# The binary asks itself, on the port it was told through SMG_PORT; with --port, give the check the same port.
+HEALTHCHECK --interval=10s --timeout=4s --start-period=5s CMD ["smg", "health"]
+ENTRYPOINT ["smg"]
