@@ -8,8 +8,9 @@ mod forward;
 pub mod record;
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -108,7 +109,7 @@ impl Gateway {
         self: Rc<Self>,
         connection: Rc<ClientConnection>,
         request: Request<Incoming>,
-    ) -> Response<GatewayBody> {
+    ) -> Result<Response<GatewayBody>, Infallible> {
         let exchange = connection.begin_exchange();
         let request_id = headers::request_id(request.headers(), &self.shared.config.limits.request_id_headers);
         let is_head = request.method() == Method::HEAD;
@@ -125,7 +126,7 @@ impl Gateway {
         let mut response = Response::new(GatewayBody::new(content, lease, record, deadline, exchange));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        response
+        Ok(response)
     }
 
     async fn route(
@@ -178,7 +179,7 @@ impl Gateway {
 
         if view.chain.is_empty() {
             let answering = destination(self, &view, head, body.into(), record);
-            let answer = within(&deadline, GatewayError::Timeout, answering).await?;
+            let answer = within(&deadline, GatewayError::Timeout, pin!(answering)).await?;
             return Ok(Answer { deadline: Some(deadline), ..answer });
         }
 
@@ -206,7 +207,7 @@ impl Gateway {
                 OnRequest::Answered(status) => return Ok(Answer::empty(status)),
             };
             let answering = destination(self, view, head, body, record);
-            let answer = within(deadline, GatewayError::Timeout, answering).await?;
+            let answer = within(deadline, GatewayError::Timeout, pin!(answering)).await?;
             on_response(&mut visit, answer, is_head, deadline).await
         };
         let answered = answered.await;
@@ -243,7 +244,7 @@ impl Gateway {
         let deadline = self.deadlines.register();
         deadline.set(ADMIN_BODY_TIME);
         let body = ClientBody::new(incoming, record.upload(), MAX_ADMIN_BODY).collect(MAX_ADMIN_BODY);
-        let body = within(&deadline, GatewayError::SlowBody, body).await?;
+        let body = within(&deadline, GatewayError::SlowBody, pin!(body)).await?;
         let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
         self.ask(Ask::Admin { method: head.method, path: head.uri.path().to_owned(), content_type, body }).await
     }
@@ -325,7 +326,7 @@ async fn on_request(
     deadline: &Deadline,
 ) -> Result<OnRequest, GatewayError> {
     let Some(limit) = visit.request_body_limit() else { return Ok(OnRequest::Forward(head, body.into())) };
-    let body = within(deadline, GatewayError::SlowBody, body.collect(limit)).await?;
+    let body = within(deadline, GatewayError::SlowBody, pin!(body.collect(limit))).await?;
     let received = body.len();
     let request_id = record.request_id.clone();
     let mut view = RequestView { head: Rc::new(head), body, request_id, received_ms: visit.received_ms() };
@@ -354,7 +355,8 @@ async fn on_response(
     let (body, passing) = if streamed || is_head {
         (Bytes::new(), Some(content))
     } else {
-        match within(deadline, GatewayError::Timeout, forward::collect_answer(content, &head.headers, limit)).await? {
+        let collecting = pin!(forward::collect_answer(content, &head.headers, limit));
+        match within(deadline, GatewayError::Timeout, collecting).await? {
             Ok(body) => (body, None),
             Err(content) => (Bytes::new(), Some(content)),
         }
@@ -432,13 +434,14 @@ fn only_reads(request: &Request<Incoming>) -> Result<(), GatewayError> {
     }
 }
 
-/// The result of `work`, or `late` when the deadline passes before.
+/// The result of `work`, or `late` when the deadline passes before. Taken by reference: a future that is moved
+/// into another is copied, and these are large.
 async fn within<T>(
     deadline: &Deadline,
     late: GatewayError,
-    work: impl Future<Output = Result<T, GatewayError>>,
+    mut work: Pin<&mut impl Future<Output = Result<T, GatewayError>>>,
 ) -> Result<T, GatewayError> {
-    let (mut work, mut late) = (pin!(work), Some(late));
+    let mut late = Some(late);
     poll_fn(|cx| {
         if deadline.poll_expired(cx).is_ready()
             && let Some(late) = late.take()

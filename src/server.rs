@@ -1,6 +1,5 @@
 //! Serves one client's connection (HTTP/1.1).
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -27,10 +26,7 @@ pub async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, pa
     let connection = ClientConnection::new(stream, peer, &gateway.deadlines, patience);
     let service = service_fn({
         let (gateway, connection) = (gateway.clone(), connection.clone());
-        move |request| {
-            let answer = gateway.clone().handle(connection.clone(), request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        }
+        move |request| gateway.clone().handle(connection.clone(), request)
     });
     let mut builder = http1::Builder::new();
     builder.max_headers(MAX_HEADERS).max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFERED);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -106,10 +106,9 @@ impl Caller {
     pub async fn bounded<T>(
         &self,
         limit: Duration,
-        work: impl Future<Output = Result<T, GuestError>>,
+        mut work: Pin<&mut impl Future<Output = Result<T, GuestError>>>,
     ) -> Result<T, GuestError> {
         let _running = self.pulse.enter();
-        let mut work = pin!(work);
         let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
         self.turns.release();
         if let Poll::Ready(result) = first {

@@ -2,6 +2,7 @@
 //! All of it happens on the control plane, before a deployment is accepted.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -155,7 +156,7 @@ impl Loader {
     /// Makes one guest and throws it away: what can't be instantiated, or has exports of another type, is
     /// refused now and not at the first request.
     async fn try_out(&self, module: &Module) -> Result<(), LoadError> {
-        let making = guest::instantiate(module, &self.caller);
+        let making = pin!(guest::instantiate(module, &self.caller));
         let made = self.caller.bounded(module.settings.limits.execution, making).await;
         let (mut store, instance) = made.map_err(LoadError::Instantiate)?;
         module.exports.check(&instance, &mut store).map_err(LoadError::ExportType)

@@ -1,6 +1,7 @@
 //! The guests of one shard: made for a request, kept in a pool, or the one that a module has.
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -168,7 +169,7 @@ impl ModuleGuests {
             let verdict = guest.call(&self.caller, view).await?;
             Ok((guest, verdict))
         };
-        self.caller.bounded(self.module.settings.limits.execution, work).await
+        self.caller.bounded(self.module.settings.limits.execution, pin!(work)).await
     }
 }
 
