@@ -351,6 +351,11 @@ fn origin_form(text: &str) -> Result<String, &'static str> {
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
+    // A filter takes any bare word for the name of a target.
+    let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    if let Some(word) = text.split(',').find(|part| !part.contains('=') && !is_level(part)) {
+        return Err(format!("`{word}` is not one of off, error, warn, info, debug, trace"));
+    }
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(why) => Err(why.to_string()),

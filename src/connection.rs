@@ -21,6 +21,9 @@ pub struct Patience {
     pub head: Duration,
     /// Between requests.
     pub idle: Duration,
+    /// To take the whole answer. The request's own deadline comes first; this one is for a client that takes
+    /// so little that nobody asks for more of the answer.
+    pub exchange: Duration,
 }
 
 /// How long a closing connection waits for its client to close too.
@@ -43,6 +46,8 @@ pub struct ClientConnection {
     /// The client's address without port, as `X-Forwarded-For` shows it.
     pub forwarded_for: HeaderValue,
     phase: Cell<Phase>,
+    /// The last answer broke off, and only the way in which the connection ends can say so.
+    broke_off: Cell<bool>,
     deadline: Deadline,
     patience: Patience,
 }
@@ -57,16 +62,17 @@ impl ClientConnection {
             peer,
             forwarded_for: HeaderValue::from_str(&address).expect("an address is a valid header value"),
             phase: Cell::new(Phase::Idle),
+            broke_off: Cell::new(false),
             deadline,
             patience,
         })
     }
 
-    /// The head of a request is complete: the time for it stops. When the guard is dropped, which is when
+    /// The head of a request is complete: the time for its answer begins. When the guard is dropped, which is when
     /// the answer has been sent or given up, the connection is idle again.
     pub fn begin_exchange(self: &Rc<Self>) -> Exchange {
         self.phase.set(Phase::Busy);
-        self.deadline.clear();
+        self.deadline.set(self.patience.exchange);
         Exchange(self.clone())
     }
 
@@ -78,11 +84,23 @@ impl ClientConnection {
     /// Closes without losing the last answer: says that nothing more comes, then reads what the client still
     /// sends until it closes too. Closing with unread bytes would reset the connection, and the reset can
     /// overtake the answer (RFC 9112 section 9.6).
-    pub async fn linger(&self) {
+    pub async fn close(&self) {
+        if self.broke_off.get() {
+            // A reset instead of an orderly end. If it can't be had, there is nothing better.
+            let _ = self.stream.borrow().inner().set_zero_linger();
+            return;
+        }
         self.deadline.set(LINGER);
         tokio::select! {
             () = self.drain() => {}
             () = self.deadline.expired() => {}
+        }
+    }
+
+    /// The last of an answer is still being written: the time between requests has not begun.
+    fn note_progress(&self) {
+        if self.phase.get() == Phase::Idle {
+            self.deadline.set(self.patience.idle);
         }
     }
 
@@ -105,6 +123,23 @@ impl ClientConnection {
 
 /// See [`ClientConnection::begin_exchange`].
 pub struct Exchange(Rc<ClientConnection>);
+
+impl ClientConnection {
+    /// The client has taken too long; an answer that it is still being sent breaks off.
+    pub fn break_off_exchange(&self) {
+        if self.phase.get() == Phase::Busy && self.stream.borrow().inner().set_zero_linger().is_err() {
+            tracing::debug!("a connection can't be reset");
+        }
+    }
+}
+
+impl Exchange {
+    /// The answer ends before its end, and its length was to be told by the end of the connection: an orderly
+    /// end would make it look complete (RFC 9112 section 8).
+    pub fn break_off(&self) {
+        self.0.broke_off.set(true);
+    }
+}
 
 impl Drop for Exchange {
     fn drop(&mut self) {
@@ -130,6 +165,7 @@ impl Read for ClientIo {
 
 impl Write for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.0.note_progress();
         Pin::new(&mut *self.0.stream.borrow_mut()).poll_write(cx, bytes)
     }
 
@@ -151,6 +187,7 @@ impl Write for ClientIo {
         cx: &mut Context<'_>,
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
+        self.0.note_progress();
         Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, slices)
     }
 }

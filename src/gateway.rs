@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use serde_json::json;
@@ -112,7 +112,7 @@ impl Gateway {
     ) -> Result<Response<GatewayBody>, Infallible> {
         let exchange = connection.begin_exchange();
         let request_id = headers::request_id(request.headers(), &self.shared.config.limits.request_id_headers);
-        let is_head = request.method() == Method::HEAD;
+        let (is_head, version) = (request.method() == Method::HEAD, request.version());
         let mut record = Record::open(request_id, connection.peer.ip(), request.method(), request.uri(), &self.metrics);
 
         let answered = self.route(&connection, request, &mut record).await;
@@ -123,7 +123,14 @@ impl Gateway {
         if !headers.contains_key(&X_REQUEST_ID) {
             headers.insert(&X_REQUEST_ID, record.request_id.clone());
         }
-        let mut response = Response::new(GatewayBody::new(content, lease, record, deadline, exchange));
+        if record.upload().had_trailers.get() {
+            // Where trailers end is read differently by different programs: what follows them is not taken for
+            // a request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let mut body = GatewayBody::new(content, lease, record, deadline, exchange);
+        body.ends_with_connection = version < Version::HTTP_11 && !headers.contains_key(header::CONTENT_LENGTH);
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(response)
@@ -137,18 +144,15 @@ impl Gateway {
     ) -> Result<Answer, GatewayError> {
         accept::check(&request)?;
         match routes::route(request.uri().path()) {
-            Route::Alive => only_reads(&request).map(|()| Answer::text(StatusCode::OK, "OK")),
-            Route::Ready => only_reads(&request).map(|()| self.readiness()),
+            Route::Alive => only_reads(request.method()).map(|()| Answer::text(StatusCode::OK, "OK")),
+            Route::Ready => only_reads(request.method()).map(|()| self.readiness()),
             Route::Metrics => {
-                access::check_admin(&self.shared.config.access, connection.peer, request.headers())?;
-                only_reads(&request)?;
+                access::check_admin(&self.shared.config.access, connection.peer, request.uri(), request.headers())?;
+                only_reads(request.method())?;
                 self.ask(Ask::Metrics).await
             }
             Route::Admin => self.administer(connection, request, record).await,
-            Route::Models => {
-                only_reads(&request)?;
-                self.serve(connection, request, record, Self::models).await
-            }
+            Route::Models => self.serve(connection, request, record, Self::models).await,
             Route::Workers => self.serve(connection, request, record, Self::forward).await,
         }
     }
@@ -222,11 +226,20 @@ impl Gateway {
         body: WorkerBody,
         record: &mut Record,
     ) -> Result<Answer, GatewayError> {
-        let forward::WorkerAnswer { head, content, lease } = forward::send(view, head, body, record).await?;
+        let forward::WorkerAnswer { mut head, content, lease } = forward::send(view, head, body, record).await?;
+        // Whatever the worker calls it: the client and the log know the request by this id.
+        head.headers.insert(&X_REQUEST_ID, record.request_id.clone());
         Ok(Answer { head, content, lease: Some(lease), deadline: None })
     }
 
-    async fn models(&self, view: &View, _: RequestHead, _: WorkerBody, _: &mut Record) -> Result<Answer, GatewayError> {
+    async fn models(
+        &self,
+        view: &View,
+        head: RequestHead,
+        _: WorkerBody,
+        _: &mut Record,
+    ) -> Result<Answer, GatewayError> {
+        only_reads(&head.method)?;
         if view.snapshot.pool.healthy_count() == 0 {
             return Err(GatewayError::NoWorker);
         }
@@ -239,7 +252,7 @@ impl Gateway {
         request: Request<Incoming>,
         record: &mut Record,
     ) -> Result<Answer, GatewayError> {
-        access::check_admin(&self.shared.config.access, connection.peer, request.headers())?;
+        access::check_admin(&self.shared.config.access, connection.peer, request.uri(), request.headers())?;
         let (head, incoming) = request.into_parts();
         let deadline = self.deadlines.register();
         deadline.set(ADMIN_BODY_TIME);
@@ -427,8 +440,8 @@ impl From<ClientBody> for WorkerBody {
     }
 }
 
-fn only_reads(request: &Request<Incoming>) -> Result<(), GatewayError> {
-    match *request.method() {
+fn only_reads(method: &Method) -> Result<(), GatewayError> {
+    match *method {
         Method::GET | Method::HEAD => Ok(()),
         _ => Err(GatewayError::MethodNotAllowed),
     }

@@ -14,7 +14,7 @@ static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection"
 static PROXY: HeaderName = HeaderName::from_static("proxy");
 
 /// Removes what belongs to one connection only: the fields that `Connection` nominates and the well-known
-/// ones (RFC 9110 section 7.6.1). `Trailer` stays: it announces fields that are passed on.
+/// ones (RFC 9110 section 7.6.1), and what a proxy and its client say to each other about access. `Trailer` stays: it announces fields that are passed on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         for name in nominated(headers) {
@@ -27,6 +27,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(header::TE);
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::UPGRADE);
+    headers.remove(header::PROXY_AUTHORIZATION);
+    headers.remove(header::PROXY_AUTHENTICATE);
 }
 
 /// Removes what a client must not be able to say to a worker: `Proxy` becomes the `HTTP_PROXY` variable of

@@ -36,6 +36,7 @@ pub async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, pa
         let mut told_to_close = false;
         let ended = poll_fn(|cx| {
             if connection.poll_expired(cx).is_ready() {
+                connection.break_off_exchange();
                 return Poll::Ready(Ended::Expired);
             }
             if gateway.is_draining() && !told_to_close {
@@ -48,7 +49,7 @@ pub async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, pa
             return;
         }
     }
-    connection.linger().await;
+    connection.close().await;
 }
 
 enum Ended {

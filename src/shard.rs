@@ -22,6 +22,9 @@ use crate::server;
 /// Time between two looks for idle connections to workers.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time after a request's deadline in which its client can still be told so.
+const EXCHANGE_GRACE: Duration = Duration::from_secs(1);
+
 /// What the control plane tells a shard.
 pub enum Message {
     /// Serve this client.
@@ -79,7 +82,11 @@ fn run(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, inbox: mpsc::UnboundedRec
 
 async fn serve(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, mut inbox: mpsc::UnboundedReceiver<Message>) {
     let limits = &shared.config.limits;
-    let patience = Patience { head: limits.header_read_timeout_secs, idle: limits.idle_connection_timeout_secs };
+    let patience = Patience {
+        head: limits.header_read_timeout_secs,
+        idle: limits.idle_connection_timeout_secs,
+        exchange: limits.request_timeout_secs + EXCHANGE_GRACE,
+    };
     let (deadlines, publications) = (Deadlines::default(), shared.publisher.publications());
     let gateway = Rc::new(Gateway::new(shared.clone(), deadlines.clone(), metrics));
     let sweeper = deadlines.clone();

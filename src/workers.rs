@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod health;
+mod io;
 mod policy;
 
 use std::sync::Arc;

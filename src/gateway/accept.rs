@@ -19,10 +19,22 @@ pub fn check(request: &Request<Incoming>) -> Result<(), GatewayError> {
     if request.method() == Method::CONNECT || request.method().as_str().len() > MAX_METHOD {
         return Err(GatewayError::Method);
     }
+    if !is_target(request.method(), request.uri()) {
+        return Err(GatewayError::BadRequest("The request target is not valid."));
+    }
     if !headers::transfer_coding_is_plain(request.headers()) {
         return Err(GatewayError::BadRequest("The transfer coding is not supported."));
     }
     check_host(request.headers(), request.version())
+}
+
+/// A path, a whole URL without credentials, or `*` for `OPTIONS` (RFC 9112 section 3.2).
+fn is_target(method: &Method, target: &Uri) -> bool {
+    match (target.scheme(), target.authority()) {
+        (Some(_), Some(authority)) => !authority.as_str().contains('@'),
+        (None, None) => target.path().starts_with('/') || (target.path() == "*" && method == Method::OPTIONS),
+        _ => false,
+    }
 }
 
 /// HTTP/1.1 needs exactly one valid `Host` (RFC 9112 section 3.2).
@@ -38,10 +50,11 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), GatewayError>
 }
 
 fn is_host(host: &HeaderValue) -> bool {
-    match Authority::try_from(host.as_bytes()) {
-        Ok(authority) => !authority.as_str().contains('@') && !authority.host().is_empty(),
-        Err(_) => false,
-    }
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let (text, host) = (authority.as_str(), authority.host());
+    let port = text.get(host.len()..).unwrap_or_default();
+    let is_port = |port: &str| port.bytes().all(|digit| digit.is_ascii_digit()) && port.len() <= 5;
+    !text.contains('@') && !host.is_empty() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 /// What a proxy adds to every request that it passes on.
@@ -64,7 +77,7 @@ pub fn forwardable(head: http::request::Parts, additions: &Additions) -> Result<
     headers::append_to_list(&mut headers, &X_FORWARDED_FOR, additions.client);
     headers::append_to_list(&mut headers, &header::VIA, additions.via);
     headers.insert(&X_REQUEST_ID, additions.request_id.clone());
-    headers.entry(&X_FORWARDED_PROTO).or_insert(HTTP);
+    headers.insert(&X_FORWARDED_PROTO, HTTP);
     let uri = to_origin_form(uri, &mut headers);
     if !headers.contains_key(&X_FORWARDED_HOST)
         && let Some(host) = headers.get(header::HOST).cloned()
@@ -157,7 +170,7 @@ mod tests {
         for good in ["a", "a:1", "[::1]:80", "127.0.0.1"] {
             assert!(check_host(&map(&[good]), Version::HTTP_11).is_ok(), "{good}");
         }
-        for bad in ["", "a b", "a/b", "u@a", "a,b?"] {
+        for bad in ["", "a b", "a/b", "u@a", "a,b?", "a:port", ":80", "a:1:2"] {
             assert!(check_host(&map(&[bad]), Version::HTTP_11).is_err(), "{bad}");
         }
         assert!(check_host(&map(&[]), Version::HTTP_11).is_err() && check_host(&map(&[]), Version::HTTP_10).is_ok());

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::Uri;
 use http::header::{self, HeaderMap, HeaderName};
 use http::uri::Authority;
 use subtle::ConstantTimeEq;
@@ -25,7 +26,7 @@ pub fn check_caller(access: &Access, headers: &HeaderMap) -> Result<(), GatewayE
 
 /// The admin API: for those who have a key. Without any key it is for this machine alone, and then also
 /// closed to web pages that make a browser on this machine ask (DNS rebinding, cross-site requests).
-pub fn check_admin(access: &Access, peer: SocketAddr, headers: &HeaderMap) -> Result<(), GatewayError> {
+pub fn check_admin(access: &Access, peer: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<(), GatewayError> {
     let mut keys = access.admin_key.iter().chain(&access.api_key).peekable();
     if keys.peek().is_some() {
         // Every key is compared, so that the time taken does not tell which one was close.
@@ -36,7 +37,9 @@ pub fn check_admin(access: &Access, peer: SocketAddr, headers: &HeaderMap) -> Re
     if !peer.ip().to_canonical().is_loopback() || FORWARDED.iter().any(|name| headers.contains_key(*name)) {
         return refuse("Without --admin-key, the admin API answers only callers on the gateway's own machine.");
     }
-    if !headers.get(header::HOST).and_then(|host| host.to_str().ok()).is_some_and(is_loopback_authority) {
+    // In absolute form the target's authority counts, not `Host` (RFC 9112 section 3.2.2).
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    if !target.authority().map(Authority::as_str).or(host).is_some_and(is_loopback_authority) {
         return refuse("Without --admin-key, the admin API answers only to a loopback Host such as localhost.");
     }
     let foreign_origin = headers.get_all(header::ORIGIN).iter().any(|origin| {
@@ -87,6 +90,7 @@ mod tests {
     }
 
     const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
+    static PATH: std::sync::LazyLock<Uri> = std::sync::LazyLock::new(|| Uri::from_static("/wasm"));
 
     #[test]
     fn callers_need_the_key_once_there_is_one() {
@@ -111,9 +115,9 @@ mod tests {
         let peer = SocketAddr::from(([8, 8, 8, 8], 1));
         for (value, good) in [("Bearer api", true), ("Bearer admin", true), ("Bearer other", false)] {
             let headers = map(&[("authorization", value), ("host", "gateway.example")]);
-            assert_eq!(check_admin(&access, peer, &headers).is_ok(), good, "{value}");
+            assert_eq!(check_admin(&access, peer, &PATH, &headers).is_ok(), good, "{value}");
         }
-        assert!(check_admin(&access, LOCAL.into(), &map(&[("host", "localhost")])).is_err());
+        assert!(check_admin(&access, LOCAL.into(), &PATH, &map(&[("host", "localhost")])).is_err());
     }
 
     #[test]
@@ -123,10 +127,11 @@ mod tests {
         for (peer, good) in
             [("127.0.0.1:1", true), ("[::1]:1", true), ("[::ffff:127.0.0.1]:1", true), ("192.168.0.1:1", false)]
         {
-            assert_eq!(check_admin(&access, peer.parse().expect("an address"), &host).is_ok(), good, "{peer}");
+            assert_eq!(check_admin(&access, peer.parse().expect("an address"), &PATH, &host).is_ok(), good, "{peer}");
         }
         assert!(
-            check_admin(&access, LOCAL.into(), &map(&[("host", "localhost"), ("x-forwarded-for", "8.8.8.8")])).is_err()
+            check_admin(&access, LOCAL.into(), &PATH, &map(&[("host", "localhost"), ("x-forwarded-for", "8.8.8.8")]))
+                .is_err()
         );
     }
 
@@ -146,9 +151,13 @@ mod tests {
             ("0.0.0.0", false),
             ("169.254.169.254", false),
         ] {
-            assert_eq!(check_admin(&access(None, None), LOCAL.into(), &map(&[("host", host)])).is_ok(), good, "{host}");
+            assert_eq!(
+                check_admin(&access(None, None), LOCAL.into(), &PATH, &map(&[("host", host)])).is_ok(),
+                good,
+                "{host}"
+            );
         }
-        assert!(check_admin(&access(None, None), LOCAL.into(), &map(&[])).is_err());
+        assert!(check_admin(&access(None, None), LOCAL.into(), &PATH, &map(&[])).is_err());
     }
 
     #[test]
@@ -164,7 +173,18 @@ mod tests {
         ] {
             let mut headers = map(&[("host", "localhost")]);
             headers.insert(name, HeaderValue::from_static(value));
-            assert_eq!(check_admin(&access(None, None), LOCAL.into(), &headers).is_ok(), good, "{name}: {value}");
+            assert_eq!(
+                check_admin(&access(None, None), LOCAL.into(), &PATH, &headers).is_ok(),
+                good,
+                "{name}: {value}"
+            );
         }
+    }
+
+    #[test]
+    fn the_authority_of_an_absolute_target_counts() {
+        let headers = map(&[("host", "localhost")]);
+        let evil = Uri::from_static("http://evil.com/wasm");
+        assert!(check_admin(&access(None, None), LOCAL.into(), &evil, &headers).is_err());
     }
 }

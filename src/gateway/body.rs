@@ -44,6 +44,8 @@ pub enum BodyError {
 #[derive(Debug, Default)]
 pub struct Upload {
     pub bytes: Cell<u64>,
+    /// It ended with a trailer section.
+    pub had_trailers: Cell<bool>,
     fault: Cell<Option<Fault>>,
 }
 
@@ -124,6 +126,9 @@ impl ClientBody {
     }
 
     fn count(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        if frame.is_trailers() {
+            self.upload.had_trailers.set(true);
+        }
         let bytes = self.upload.bytes.get() + frame.data_ref().map_or(0, Bytes::len) as u64;
         self.upload.bytes.set(bytes);
         if bytes > self.limit {
@@ -246,6 +251,11 @@ pub struct GatewayBody {
     pub lease: Option<Lease>,
     deadline: Option<Deadline>,
     exchange: Option<Exchange>,
+    /// Its length is told by the end of the connection.
+    pub ends_with_connection: bool,
+    /// Told after what came before it has been written: a server drops what it has not written when a body
+    /// fails.
+    failure: Option<BodyError>,
 }
 
 impl GatewayBody {
@@ -256,7 +266,15 @@ impl GatewayBody {
         deadline: Option<Deadline>,
         exchange: Exchange,
     ) -> Self {
-        let mut body = Self { content, record, lease, deadline, exchange: Some(exchange) };
+        let mut body = Self {
+            content,
+            record,
+            lease,
+            deadline,
+            exchange: Some(exchange),
+            ends_with_connection: false,
+            failure: None,
+        };
         if body.is_end_stream() {
             body.end();
         }
@@ -268,6 +286,24 @@ impl GatewayBody {
         self.lease = None;
         self.deadline = None;
         self.exchange = None;
+    }
+
+    fn fail(
+        &mut self,
+        failure: BodyError,
+        why: &'static str,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.record.broke(why);
+        if self.ends_with_connection
+            && let Some(exchange) = &self.exchange
+        {
+            exchange.break_off();
+        }
+        self.deadline = None;
+        self.failure = Some(failure);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -287,29 +323,31 @@ impl Body for GatewayBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if let Some(deadline) = &this.deadline
-            && deadline.poll_expired(cx).is_ready()
-        {
-            this.record.broke("timeout");
-            return Poll::Ready(Some(Err(BodyError::Timeout)));
+        if let Some(failure) = this.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
         }
-        let polled = std::task::ready!(this.poll_content(cx));
-        match &polled {
+        if this.deadline.as_ref().is_some_and(|deadline| deadline.poll_expired(cx).is_ready()) {
+            return this.fail(BodyError::Timeout, "timeout", cx);
+        }
+        match std::task::ready!(this.poll_content(cx)) {
             Some(Ok(frame)) => {
                 this.record.sent(frame.data_ref().map_or(0, Bytes::len));
                 if this.is_end_stream() {
                     this.end();
                 }
+                Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(_)) => {
-                this.record.broke("worker_body");
+            Some(Err(failure)) => {
                 if let Some(lease) = &this.lease {
                     lease.failed();
                 }
+                this.fail(failure, "worker_body", cx)
             }
-            None => this.end(),
+            None => {
+                this.end();
+                Poll::Ready(None)
+            }
         }
-        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {

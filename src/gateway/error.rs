@@ -40,8 +40,8 @@ pub enum GatewayError {
     Connect(#[source] ConnectError),
     #[error("the worker's answer is broken: {0}")]
     BadAnswer(#[source] hyper::Error),
-    #[error("the worker switched protocols unasked")]
-    UnaskedSwitch,
+    #[error("the worker's answer has an unasked-for status or an unknown transfer coding")]
+    BadHead,
     #[error("no answer in time")]
     Timeout,
     #[error(transparent)]
@@ -68,7 +68,7 @@ impl GatewayError {
             Self::Loop => (S::LOOP_DETECTED, "loop_detected", "The request has come through this gateway before."),
             Self::NoWorker => (S::SERVICE_UNAVAILABLE, "no_available_workers", "No worker is available."),
             Self::Connect(_) => (S::BAD_GATEWAY, "upstream_connection_failed", "The worker can't be reached."),
-            Self::BadAnswer(_) | Self::UnaskedSwitch => {
+            Self::BadAnswer(_) | Self::BadHead => {
                 (S::BAD_GATEWAY, "upstream_bad_response", "The worker gave no valid answer.")
             }
             Self::Timeout => (S::GATEWAY_TIMEOUT, "upstream_timeout", "The worker did not answer in time."),
@@ -132,7 +132,7 @@ mod tests {
             (GatewayError::Loop, 508, "loop_detected"),
             (GatewayError::NoWorker, 503, "no_available_workers"),
             (GatewayError::Connect(ConnectError::Timeout), 502, "upstream_connection_failed"),
-            (GatewayError::UnaskedSwitch, 502, "upstream_bad_response"),
+            (GatewayError::BadHead, 502, "upstream_bad_response"),
             (GatewayError::Timeout, 504, "upstream_timeout"),
             (GatewayError::Guest(guest), 418, "wasm_module_failed"),
             (GatewayError::ControlPlane, 503, "shutting_down"),

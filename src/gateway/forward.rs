@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -63,6 +63,11 @@ fn request(head: RequestHead, body: WorkerBody) -> Request<WorkerBody> {
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
+    let is_unsized = matches!(request.body(), WorkerBody::Stream(_)) && request.body().size_hint().exact().is_none();
+    if is_unsized {
+        // Said aloud, or hyper takes a GET with a body of unknown length for one without a body.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     wait_for_continue(&mut request);
     request
 }
@@ -102,8 +107,9 @@ async fn exchange(
     upload: &Upload,
 ) -> Result<(http::Response<Incoming>, Link<WorkerBody>), Failure> {
     request.headers_mut().insert(header::HOST, home.worker.host.clone());
+    let mut kept = home.reuse().await;
     loop {
-        let mut link = match home.reuse().await {
+        let mut link = match kept.take() {
             Some(link) => link,
             None => match home.connect().await {
                 Ok(link) => link,
@@ -115,7 +121,8 @@ async fn exchange(
             Ok(response) => return Ok((response, link)),
             Err(failure) => failure,
         };
-        // The worker closed a kept connection just as it was taken: not a failure of the worker.
+        // The worker closed a kept connection just as it was taken: not a failure of the worker, and the next
+        // attempt is on a new one.
         request = match (failure.unsent, again) {
             (Some(unsent), _) if link.reused => unsent,
             (None, Some(again)) if upload.error().is_none() => again,
@@ -143,9 +150,9 @@ async fn receive(
     lease: Lease,
 ) -> Result<WorkerAnswer, GatewayError> {
     let (parts, incoming) = response.into_parts();
-    if parts.status.is_informational() {
+    if parts.status.is_informational() || !headers::transfer_coding_is_plain(&parts.headers) {
         lease.failed();
-        return Err(GatewayError::UnaskedSwitch);
+        return Err(GatewayError::BadHead);
     }
     let mut headers = parts.headers;
     let ambiguous = is_ambiguous(&headers);

@@ -27,7 +27,7 @@ const CORE_VERSION: &[u8] = &[1, 0, 0, 0];
 pub enum LoadError {
     #[error("the file is empty")]
     Empty,
-    #[error("not a WebAssembly component: the file does not start like one")]
+    #[error("not a WebAssembly component, such as `cargo build --target wasm32-wasip2` makes")]
     NotWasm,
     #[error(
         "not a component: this is a core module of an interface that is not known here; \

@@ -19,10 +19,10 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::Worker;
+use super::io::WorkerIo;
 
 /// Time to connect; a worker that can't be reached must not hold a request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -104,12 +104,12 @@ where
     stream.set_nodelay(true)?;
     let mut builder = Builder::new();
     builder.max_headers(MAX_HEADERS).max_header_size(MAX_HEAD);
-    let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
+    let (sender, driver) = builder.handshake(WorkerIo::new(stream)).await?;
     Ok(Link { sender, driver: Some(Box::pin(driver)), idle_since: Instant::now(), reused: false })
 }
 
 /// What moves the bytes of a connection.
-type Driver<B> = Pin<Box<Connection<TokioIo<TcpStream>, B>>>;
+type Driver<B> = Pin<Box<Connection<WorkerIo, B>>>;
 
 /// One connection to a worker.
 pub struct Link<B>
