@@ -2,6 +2,7 @@
 
 mod accept;
 mod access;
+mod answer;
 pub mod body;
 pub mod error;
 mod forward;
@@ -18,7 +19,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -26,6 +27,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use self::accept::Additions;
+use self::answer::Answer;
 use self::body::{ClientBody, Content, GatewayBody, WorkerBody};
 use self::error::GatewayError;
 use self::record::{HttpMetrics, Record};
@@ -36,7 +38,6 @@ use crate::headers::{self, X_REQUEST_ID};
 use crate::modules::{Engine, ModuleGuests, RequestHead, RequestView, ResponseHead, ResponseView, ShardGuests, Visit};
 use crate::routes::{self, Route};
 use crate::snapshot::{Publisher, Snapshot, SnapshotCache};
-use crate::workers::Lease;
 use crate::workers::client::Connections;
 
 /// Largest body of a request to the admin API, and the time it may take to arrive.
@@ -83,14 +84,6 @@ pub struct View {
     chain: Vec<Rc<ModuleGuests>>,
     /// At the positions of the snapshot's workers.
     connections: Vec<Rc<Connections<WorkerBody>>>,
-}
-
-/// An answer on its way to the client.
-struct Answer {
-    head: ResponseHead,
-    content: Content,
-    lease: Option<Lease>,
-    deadline: Option<Deadline>,
 }
 
 impl Gateway {
@@ -386,52 +379,6 @@ async fn on_response(
         }
     };
     Ok(Answer { head, content, lease, deadline: None })
-}
-
-impl Answer {
-    fn whole(response: Response<Bytes>) -> Self {
-        let (parts, body) = response.into_parts();
-        let head = ResponseHead { status: parts.status, headers: parts.headers };
-        Self { head, content: Content::Whole(Some(body)), lease: None, deadline: None }
-    }
-
-    fn empty(status: StatusCode) -> Self {
-        let head = ResponseHead { status, headers: HeaderMap::new() };
-        Self { head, content: Content::Whole(None), lease: None, deadline: None }
-    }
-
-    fn text(status: StatusCode, text: &'static str) -> Self {
-        let mut answer = Self::empty(status);
-        answer.head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        answer.content = Content::Whole(Some(Bytes::from_static(text.as_bytes())));
-        answer
-    }
-
-    fn json(status: StatusCode, value: &serde_json::Value) -> Self {
-        let mut answer = Self::empty(status);
-        answer.head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        answer.content = Content::Whole(Some(Bytes::from(value.to_string())));
-        answer
-    }
-
-    fn of_error(error: &GatewayError, record: &mut Record) -> Self {
-        let id = crate::telemetry::Untrusted(record.request_id.as_bytes());
-        tracing::debug!(target: "smg::gateway", %id, code = error.code(), cause = %error, "a request was refused");
-        record.refused(error.code());
-        Self::whole(error.response())
-    }
-
-    /// Without a body where there must be none (RFC 9112 section 6.3), whatever a module did.
-    fn framed(mut self, is_head: bool) -> Self {
-        let bodiless = matches!(self.head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if self.head.status == StatusCode::NO_CONTENT {
-            self.head.headers.remove(header::CONTENT_LENGTH);
-        }
-        if bodiless || (is_head && matches!(self.content, Content::Whole(_))) {
-            self.content = Content::Whole(None);
-        }
-        self
-    }
 }
 
 impl From<ClientBody> for WorkerBody {

@@ -1,0 +1,66 @@
+//! An answer on its way to the client, whoever gave it.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::body::Content;
+use super::error::GatewayError;
+use super::record::Record;
+use crate::deadline::Deadline;
+use crate::modules::ResponseHead;
+use crate::telemetry::Untrusted;
+use crate::workers::Lease;
+
+pub struct Answer {
+    pub head: ResponseHead,
+    pub content: Content,
+    pub lease: Option<Lease>,
+    pub deadline: Option<Deadline>,
+}
+
+impl Answer {
+    pub fn whole(response: Response<Bytes>) -> Self {
+        let (parts, body) = response.into_parts();
+        let head = ResponseHead { status: parts.status, headers: parts.headers };
+        Self { head, content: Content::Whole(Some(body)), lease: None, deadline: None }
+    }
+
+    pub fn empty(status: StatusCode) -> Self {
+        let head = ResponseHead { status, headers: HeaderMap::new() };
+        Self { head, content: Content::Whole(None), lease: None, deadline: None }
+    }
+
+    pub fn text(status: StatusCode, text: &'static str) -> Self {
+        let mut answer = Self::empty(status);
+        answer.head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        answer.content = Content::Whole(Some(Bytes::from_static(text.as_bytes())));
+        answer
+    }
+
+    pub fn json(status: StatusCode, value: &serde_json::Value) -> Self {
+        let mut answer = Self::empty(status);
+        answer.head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer.content = Content::Whole(Some(Bytes::from(value.to_string())));
+        answer
+    }
+
+    pub fn of_error(error: &GatewayError, record: &mut Record) -> Self {
+        let id = Untrusted(record.request_id.as_bytes());
+        tracing::debug!(target: "smg::gateway", %id, code = error.code(), cause = %error, "a request was refused");
+        record.refused(error.code());
+        Self::whole(error.response())
+    }
+
+    /// Without a body where there must be none (RFC 9112 section 6.3), whatever a module did.
+    pub fn framed(mut self, is_head: bool) -> Self {
+        let bodiless = matches!(self.head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if self.head.status == StatusCode::NO_CONTENT {
+            self.head.headers.remove(header::CONTENT_LENGTH);
+        }
+        if bodiless || (is_head && matches!(self.content, Content::Whole(_))) {
+            self.content = Content::Whole(None);
+        }
+        self
+    }
+}
