@@ -7,13 +7,13 @@ FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY src src
-COPY benches benches
+COPY benches/guest_call.rs benches/
 COPY wit wit
 COPY guests/dist guests/dist
 RUN cargo build --release --locked --bin smg
 
 FROM debian:bookworm-slim
-RUN useradd --system --no-create-home --uid 10001 smg
+RUN useradd --no-create-home --no-log-init --shell /usr/sbin/nologin --uid 10001 smg
 COPY --from=build /src/target/release/smg /usr/local/bin/smg
 USER 10001
 ENV SMG_PORT=30000
