@@ -138,7 +138,7 @@ impl Registry {
                 tracing::info!(module = %crate::telemetry::Untrusted(name.as_bytes()), %id, "deployed");
             }
             Err(error) => {
-                self.refused.fetch_add(1, Relaxed);
+                self.note_refused();
                 let (name, error) = (name.as_bytes(), error.to_string());
                 let error = crate::telemetry::Untrusted(error.as_bytes());
                 tracing::warn!(module = %crate::telemetry::Untrusted(name), %error, "a deployment was refused");
@@ -168,6 +168,11 @@ impl Registry {
         self.publish(&entries);
         drop(preparing);
         Ok(id)
+    }
+
+    /// Counts a deployment that was refused.
+    pub fn note_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
     }
 
     /// Removes a module; requests in flight finish with it. `false` if there is none with this id.

@@ -39,7 +39,7 @@ pub async fn deploy(registry: &Registry, body: &[u8]) -> Response<Bytes> {
 }
 
 async fn deploy_one(registry: &Registry, module: ModuleRequest) -> Result<Uuid, String> {
-    let deployment = module.deployment(registry.defaults())?;
+    let deployment = module.deployment(registry.defaults()).inspect_err(|_| registry.note_refused())?;
     registry.deploy(deployment).await.map_err(|error| error.to_string())
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
@@ -27,7 +27,7 @@ const MAX_ERROR: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    #[error("{0}")]
+    #[error("not a valid component: {0}")]
     Refused(String),
     #[error("compiling took longer than {} s", MAX_TIME.as_secs())]
     Timeout,
@@ -105,7 +105,9 @@ async fn converse(child: &mut Child, wasm: Vec<u8>) -> Result<Vec<u8>, CompileEr
 /// The compiling process: module on standard input, artefact on standard output, what is wrong with the
 /// module on standard error and exit code 1.
 pub fn compile_process(args: &CompileArgs) -> ExitCode {
-    let limited = limit(Resource::Cpu, MAX_CPU_SECONDS)
+    // Ends with the gateway that wants the artefact, however that ends.
+    let limited = rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .and_then(|()| limit(Resource::Cpu, MAX_CPU_SECONDS))
         .and_then(|()| limit(Resource::Data, MAX_MEMORY))
         .and_then(|()| limit(Resource::Core, 0))
         .and_then(|()| rustix::process::nice(10).map(drop));

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use wasmtime::component::Instance;
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::I32Exit;
@@ -77,6 +78,14 @@ impl View<'_> {
         match self {
             View::Request(_) => Hook::Request,
             View::Response(_) => Hook::Response,
+        }
+    }
+
+    /// The headers that an edit would change.
+    fn headers(&self) -> &HeaderMap {
+        match self {
+            View::Request(view) => &view.head.headers,
+            View::Response(view) => &view.head.headers,
         }
     }
 
@@ -166,7 +175,11 @@ impl Guest {
             View::Response(view) => self.functions.on_response(&mut self.store, view, self.body_limit).await,
         };
         self.store.data_mut().end_call();
-        result.map_err(GuestError::of_call)
+        let verdict = result.map_err(GuestError::of_call)?;
+        if let Verdict::Edit(edit) = &verdict {
+            edit.check_fits(view.headers()).map_err(|error| GuestError::new(FailureKind::Output, error.into()))?;
+        }
+        Ok(verdict)
     }
 
     pub fn memory_bytes(&self) -> usize {

@@ -13,6 +13,10 @@ const MAX_EDIT_LINES: usize = 256;
 /// Bytes of names and values that one edit may set and add.
 const MAX_EDIT_BYTES: usize = 65_536;
 
+/// Header lines, and bytes of their names and values, that a head may have after an edit.
+const MAX_HEAD_LINES: usize = 512;
+const MAX_HEAD_BYTES: usize = 262_144;
+
 /// A point in a request's life at which modules run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hook {
@@ -108,6 +112,7 @@ pub enum EditError {
     Framing(HeaderName),
     Status(u16),
     TooManyHeaders,
+    HeadTooLarge,
     BodyTooLarge { bytes: usize, limit: u64 },
     BodyOnStream,
 }
@@ -120,6 +125,9 @@ impl fmt::Display for EditError {
             Self::Framing(name) => write!(f, "header {name} belongs to the gateway"),
             Self::Status(status) => write!(f, "status {status} is not from 200 to 599"),
             Self::TooManyHeaders => write!(f, "more than {MAX_EDIT_LINES} headers or {MAX_EDIT_BYTES} bytes of them"),
+            Self::HeadTooLarge => {
+                write!(f, "the head would have more than {MAX_HEAD_LINES} headers or {MAX_HEAD_BYTES} bytes")
+            }
             Self::BodyTooLarge { bytes, limit } => write!(f, "a body of {bytes} bytes is over the limit of {limit}"),
             Self::BodyOnStream => write!(f, "the body of a streamed answer can't be replaced"),
         }
@@ -242,21 +250,34 @@ fn belongs_to_gateway(name: &HeaderName) -> bool {
 }
 
 impl Edit {
+    /// Whether the head is still of a sane size after the edit; many modules must not add up to what one may
+    /// not do. (A header map panics at 32,768 lines.)
+    pub fn check_fits(&self, headers: &HeaderMap) -> Result<(), EditError> {
+        let added = self.set.iter().chain(&self.add);
+        let lines = headers.len() + self.set.len() + self.add.len();
+        let bytes: usize = headers.iter().chain(added.map(|(name, value)| (name, value))).map(bytes_of).sum();
+        if lines > MAX_HEAD_LINES || bytes > MAX_HEAD_BYTES {
+            return Err(EditError::HeadTooLarge);
+        }
+        Ok(())
+    }
+
     /// Applies the header part: set replaces all values, add appends, remove drops all.
-    ///
-    /// A header map holds at most 24,576 lines; one that is full takes no more, which the limits on heads
-    /// and edits make impossible.
     pub fn apply(self, headers: &mut HeaderMap) {
         for (name, value) in self.set {
-            let _ = headers.try_insert(name, value);
+            headers.insert(name, value);
         }
         for (name, value) in self.add {
-            let _ = headers.try_append(name, value);
+            headers.append(name, value);
         }
         for name in self.remove {
             headers.remove(name);
         }
     }
+}
+
+fn bytes_of((name, value): (&HeaderName, &HeaderValue)) -> usize {
+    name.as_str().len() + value.len()
 }
 
 #[cfg(test)]
@@ -328,6 +349,13 @@ mod tests {
         assert_eq!(many, Err(EditError::TooManyHeaders));
         let long = built(|edit| edit.set("a", &vec![b'a'; 1 << 20]));
         assert_eq!(long, Err(EditError::TooManyHeaders));
+        let edit = built(|edit| (0..200).try_for_each(|at| edit.add(&format!("h{at}"), b"v"))).expect("an edit");
+        let mut headers = HeaderMap::new();
+        for _ in 0..400 {
+            headers.append("a", HeaderValue::from_static("v"));
+        }
+        assert_eq!(edit.check_fits(&headers), Err(EditError::HeadTooLarge));
+        assert_eq!(edit.check_fits(&HeaderMap::new()), Ok(()));
         let body = built(|edit| edit.body(Bytes::from_static(b"abc"), 2));
         assert_eq!(body, Err(EditError::BodyTooLarge { bytes: 3, limit: 2 }));
     }

@@ -140,8 +140,12 @@ impl ResourceLimiter for MemoryLimit {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        self.tables += desired - current;
-        Ok(self.tables <= MAX_TABLE_ELEMENTS)
+        let tables = self.tables + (desired - current);
+        if tables > MAX_TABLE_ELEMENTS {
+            return Ok(false);
+        }
+        self.tables = tables;
+        Ok(true)
     }
 
     fn instances(&self) -> usize {

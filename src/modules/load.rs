@@ -34,7 +34,7 @@ pub enum LoadError {
          build it for wasm32-wasip2, or wrap it with `wasm-tools component new`"
     )]
     CoreModule,
-    #[error("not a valid component: {0}")]
+    #[error(transparent)]
     Compile(#[from] CompileError),
     #[error("the component can't be loaded: {0:#}")]
     Load(wasmtime::Error),

@@ -266,6 +266,7 @@ impl ModuleMetrics {
     pub fn expose(&self, exposition: &mut Exposition) {
         let inner = lock(&self.0);
         let mut by_name: BTreeMap<&str, (Totals, [f64; 3])> = BTreeMap::new();
+        by_name.insert(REMOVED, (inner.removed.clone(), [0.0; 3]));
         for (name, stats) in &inner.live {
             let (totals, [guests, idle, memory]) = by_name.entry(name).or_default();
             totals.add(&stats.totals());
@@ -275,6 +276,9 @@ impl ModuleMetrics {
         }
         for (name, (totals, [guests, idle, memory])) in by_name {
             totals.expose(exposition, name);
+            if name == REMOVED && guests == 0.0 {
+                continue;
+            }
             for (state, count) in [("busy", guests - idle), ("idle", idle)] {
                 let labels = [("module", name), ("state", state)];
                 exposition.gauge("smg_wasm_instances", "Guests that exist.", &labels, count);
@@ -282,7 +286,6 @@ impl ModuleMetrics {
             let help = "Linear memory of the guests that exist.";
             exposition.gauge("smg_wasm_memory_bytes", help, &[("module", name)], memory);
         }
-        inner.removed.expose(exposition, REMOVED);
     }
 }
 

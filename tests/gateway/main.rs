@@ -1,0 +1,49 @@
+//! The gateway as its users meet it: the real executable, real sockets, scripted workers. Nothing here knows
+//! how it is built. Case numbers are those of section 2 of the reliability cases.
+
+mod support;
+
+mod admin_access;
+mod admin_deploy;
+mod admin_list;
+mod admin_settings;
+mod api_key;
+mod bad_responses;
+mod client_leaves;
+mod command_line;
+mod compile_bombs;
+mod connection;
+mod deploy_refusals;
+mod deploy_under_load;
+mod draining;
+mod endpoints;
+mod errors;
+mod expectation;
+mod guest_bodies;
+mod guest_demand;
+mod guest_failures;
+mod guest_modes;
+mod guest_order;
+mod guest_requests;
+mod guest_responses;
+mod guest_streaming;
+mod headers;
+mod health;
+mod hostile_floods;
+mod hostile_guests;
+mod hostile_modules;
+mod hostile_output;
+mod hostile_spinners;
+mod limits;
+mod module_files;
+mod module_metrics;
+mod modules;
+mod request_framing;
+mod request_head;
+mod request_id;
+mod responses;
+mod retries;
+mod streaming;
+mod targets;
+mod timeouts;
+mod wellknown_modules;

@@ -1,0 +1,217 @@
+//! A scripted worker: it reads requests strictly, notes them, and answers whatever bytes its script writes.
+
+use super::conn::{Conn, ReceivedRequest, Start};
+use super::wait::eventually;
+use std::collections::HashMap;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+type Script = dyn Fn(&ReceivedRequest, &mut Conn) + Send + Sync;
+
+/// Listens until it is dropped or stopped. Answers `GET /health` itself with [`Worker::set_health`]'s status.
+pub struct Worker {
+    pub address: SocketAddr,
+    seen: Arc<Seen>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+struct Seen {
+    health: AtomicU16,
+    notes: Mutex<Notes>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Notes {
+    requests: Vec<ReceivedRequest>,
+    taken: usize,
+    broken: Vec<String>,
+    closed: usize,
+    open: HashMap<usize, TcpStream>,
+    stopped: bool,
+}
+
+impl Worker {
+    /// Runs `script` for each request, once its body was read (and 100 Continue sent if it was expected).
+    pub fn new(script: impl Fn(&ReceivedRequest, &mut Conn) + Send + Sync + 'static) -> Self {
+        Self::listen("127.0.0.1:0".parse().unwrap(), Start::OnWholeRequest, Arc::new(script))
+    }
+
+    /// Runs `script` as soon as a head was read; the body is the script's to read.
+    pub fn on_head(script: impl Fn(&ReceivedRequest, &mut Conn) + Send + Sync + 'static) -> Self {
+        Self::listen("127.0.0.1:0".parse().unwrap(), Start::OnHead, Arc::new(script))
+    }
+
+    /// Answers each request with the same bytes.
+    pub fn fixed(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = answer.into();
+        Self::new(move |_, conn| conn.send(&answer))
+    }
+
+    /// Answers each request with its bytes, then ends the connection.
+    pub fn fixed_then_close(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = answer.into();
+        Self::new(move |_, conn| {
+            conn.send(&answer);
+            conn.close();
+        })
+    }
+
+    /// Answers 200 with JSON: method, path, headers as a list of pairs, body length.
+    pub fn echo() -> Self {
+        Self::new(echo)
+    }
+
+    /// An echo worker on an address chosen beforehand.
+    pub fn echo_on(address: SocketAddr) -> Self {
+        Self::listen(address, Start::OnWholeRequest, Arc::new(echo))
+    }
+
+    fn listen(address: SocketAddr, start: Start, script: Arc<Script>) -> Self {
+        let listener = TcpListener::bind(address).expect("the address is free");
+        let address = listener.local_addr().expect("a listener has an address");
+        let seen = Arc::new(Seen { health: AtomicU16::new(200), notes: Mutex::default(), changed: Condvar::new() });
+        let noting = seen.clone();
+        let accepting = std::thread::spawn(move || accept(&listener, start, &script, &noting));
+        Worker { address, seen, accepting: Some(accepting) }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The status of the next health checks; 0 gives them to the script like any other request.
+    pub fn set_health(&self, status: u16) {
+        self.seen.health.store(status, Ordering::SeqCst);
+    }
+
+    /// Stops listening and drops every connection: from now on connecting is refused.
+    pub fn stop(&mut self) {
+        let Some(accepting) = self.accepting.take() else {
+            return;
+        };
+        let mut notes = self.seen.notes();
+        notes.stopped = true;
+        let open = std::mem::take(&mut notes.open);
+        drop(notes);
+        let _ = TcpStream::connect(self.address);
+        let _ = accepting.join();
+        for stream in open.values() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Every request so far, health checks aside.
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.seen.notes().requests.clone()
+    }
+
+    /// The next request not yet taken by this call; waits for it.
+    #[track_caller]
+    pub fn wait_for_request(&self) -> ReceivedRequest {
+        let waiting = |n: &mut Notes| n.requests.len() <= n.taken;
+        let limit = Duration::from_secs(10);
+        let (mut notes, _) = self.seen.changed.wait_timeout_while(self.seen.notes(), limit, waiting).unwrap();
+        let request = notes.requests.get(notes.taken).cloned();
+        notes.taken += 1;
+        drop(notes);
+        request.expect("a request reaches the worker")
+    }
+
+    /// What was no request: heads that don't parse, bodies that break off.
+    pub fn broken(&self) -> Vec<String> {
+        self.seen.notes().broken.clone()
+    }
+
+    /// How many connections carried something other than health checks.
+    pub fn connections(&self) -> usize {
+        let notes = self.seen.notes();
+        let mut ids: Vec<usize> = notes.requests.iter().map(|r| r.connection).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.len()
+    }
+
+    /// Waits until `count` connections, health checks aside, were ended by either side.
+    #[track_caller]
+    pub fn wait_for_closed(&self, count: usize) {
+        eventually(Duration::from_secs(10), || self.seen.notes().closed >= count);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Seen {
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap()
+    }
+
+    fn note<T>(&self, note: impl FnOnce(&mut Notes) -> T) {
+        note(&mut self.notes());
+        self.changed.notify_all();
+    }
+
+    fn health(&self) -> u16 {
+        self.health.load(Ordering::SeqCst)
+    }
+
+    fn is_health_check(&self, request: &ReceivedRequest) -> bool {
+        request.target == "/health" && self.health() != 0
+    }
+}
+
+fn accept(listener: &TcpListener, start: Start, script: &Arc<Script>, seen: &Arc<Seen>) {
+    for (id, stream) in listener.incoming().enumerate() {
+        let (Ok(stream), false) = (stream, seen.notes().stopped) else {
+            return;
+        };
+        let twin = stream.try_clone().expect("descriptors are left");
+        seen.note(|n| n.open.insert(id, twin));
+        let (script, seen) = (script.clone(), seen.clone());
+        std::thread::spawn(move || {
+            let carried = serve(Conn::new(stream, id), start, &*script, &seen);
+            seen.note(|n| n.closed += usize::from(carried > 0));
+        });
+    }
+}
+
+/// Serves a connection to its end; how many requests it carried.
+fn serve(mut conn: Conn, start: Start, script: &Script, seen: &Seen) -> usize {
+    let id = conn.id();
+    let mut nth = 0;
+    while conn.is_kept() {
+        match conn.read_request(start, nth) {
+            Ok(Some(request)) if seen.is_health_check(&request) => conn.answer(seen.health(), ""),
+            Ok(Some(request)) => {
+                nth += 1;
+                seen.note(|n| n.requests.push(request.clone()));
+                script(&request, &mut conn);
+            }
+            Ok(None) => break,
+            Err(e) => {
+                seen.note(|n| n.broken.extend(conn.left_over(&e)));
+                break;
+            }
+        }
+    }
+    seen.note(|n| drop(n.open.remove(&id)));
+    conn.finish();
+    nth
+}
+
+fn echo(request: &ReceivedRequest, conn: &mut Conn) {
+    let headers: Vec<_> = request.headers.iter().collect();
+    conn.answer_json(&serde_json::json!({
+        "method": request.method,
+        "path": request.target,
+        "headers": headers,
+        "body_length": request.body.len(),
+    }));
+}
