@@ -60,7 +60,7 @@ impl Bench {
         let wasm = std::fs::read(file).expect("a guest that is built");
         let mut settings = self.defaults.settings();
         settings.instance = instance;
-        let loading = self.loader.load(guest, wasm, Some(vec![Hook::Request]), settings);
+        let loading = self.loader.load(guest, wasm, "", Some(vec![Hook::Request]), settings);
         Arc::new(self.runtime.block_on(loading).expect("a module"))
     }
 

@@ -2,7 +2,7 @@
 //! takes more than one request's own worker.
 
 mod metrics;
-mod models;
+pub mod models;
 mod wasm;
 mod workers;
 
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_local;
 
 use crate::gateway::record::HttpMetrics;
@@ -26,16 +26,23 @@ pub struct Admin {
     /// `None` when modules are not enabled.
     pub registry: Option<Arc<Registry>>,
     pub shards: Vec<Arc<HttpMetrics>>,
+    pub models: models::Cached,
 }
+
+/// Calls that are answered at once; what comes on top waits, and past that is refused.
+const MOST_ANSWERED: usize = 64;
 
 impl Admin {
     /// Answers calls until the last shard is gone; each in a task of its own.
     pub async fn run(self: Arc<Self>, mut calls: mpsc::Receiver<ControlCall>) {
+        let places = Arc::new(Semaphore::new(MOST_ANSWERED));
         while let Some(ControlCall { ask, reply }) = calls.recv().await {
             let admin = self.clone();
+            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
             spawn_local(async move {
                 // Whoever asked may have left meanwhile.
                 let _ = reply.send(admin.answer(ask).await);
+                drop(place);
             });
         }
     }
@@ -43,7 +50,7 @@ impl Admin {
     async fn answer(&self, ask: Ask) -> Response<Bytes> {
         match ask {
             Ask::Metrics => self.metrics(),
-            Ask::Models => models::list(&self.publisher.current()).await,
+            Ask::Models => self.models.list(&self.publisher.current()).await,
             Ask::Admin { method, path, content_type, body } => {
                 self.resource(&method, &path, content_type.as_ref(), body).await
             }

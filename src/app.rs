@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::gateway::Shared;
+use crate::gateway::record::CountedConnection;
 use crate::modules::{Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
 use crate::registry::{self, DeployError, Deployment, Registry};
 use crate::scrape;
@@ -38,8 +39,6 @@ pub enum StartError {
     Thread(io::Error),
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("this program can't be found, to compile modules with: {0}")]
-    Executable(io::Error),
     #[error("modules can't be loaded: {0}")]
     Loader(LoadError),
     #[error("--wasm-module needs --enable-wasm")]
@@ -89,7 +88,8 @@ impl App {
         let shards: Vec<_> = shards.collect::<io::Result<_>>().map_err(StartError::Thread)?;
         let metrics = shards.iter().map(|shard| shard.metrics.clone()).collect();
         let registry = wasm.map(|wasm| wasm.registry);
-        let admin = Arc::new(Admin { publisher: publisher.clone(), registry, shards: metrics });
+        let admin =
+            Arc::new(Admin { publisher: publisher.clone(), registry, shards: metrics, models: Default::default() });
         spawn_local(admin.clone().run(calls));
         watch_workers(&shared);
 
@@ -161,8 +161,8 @@ fn wasm(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<Wasm>, Sta
     }
     let engine = Arc::new(Engine::new(&config.wasm)?);
     let metrics = Arc::<ModuleMetrics>::default();
-    let executable = std::env::current_exe().map_err(StartError::Executable)?;
-    let loader = Loader::new(engine.clone(), metrics.clone(), executable).map_err(StartError::Loader)?;
+    // The very program that runs, whatever has become of its file since it was started.
+    let loader = Loader::new(engine.clone(), metrics.clone(), "/proc/self/exe".into()).map_err(StartError::Loader)?;
     let (defaults, directory) = (Defaults::from(&config.wasm), config.wasm.wasm_module_dir.clone());
     let registry = Registry::new(loader, defaults, directory, publisher.clone(), metrics);
     Ok(Some(Wasm { engine, registry: Arc::new(registry) }))
@@ -217,7 +217,8 @@ async fn accept(listener: AsyncListener, shards: Rc<RefCell<Vec<Shard>>>) {
                 turn = (turn + 1) % shards.len();
                 let turned = shards[turn..].iter().chain(&shards[..turn]);
                 let least = turned.min_by_key(|shard| shard.load()).expect("there is a shard");
-                least.tell(Message::Client(stream, peer));
+                let counted = CountedConnection::new(&least.metrics);
+                least.tell(Message::Client(stream, peer, counted));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection can't be accepted");

@@ -43,9 +43,9 @@ pub enum Command {
 const MANY_VALUED: [&str; 3] = ["--worker-urls", "--request-id-headers", "--wasm-module"];
 
 impl Cli {
-    /// Reads the process's arguments; prints help, the version or what is wrong, and ends the process then.
-    pub fn from_process() -> Self {
-        Self::read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    /// Reads the process's arguments. The error is what to print, and the exit code, of help too.
+    pub fn from_process() -> Result<Self, clap::Error> {
+        Self::read(std::env::args_os())
     }
 
     fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {

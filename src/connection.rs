@@ -174,7 +174,7 @@ impl Write for ClientIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        // The connection's task closes the socket in its own way: see `linger`.
+        // The connection's task closes the socket in its own way: see `close`.
         Poll::Ready(Ok(()))
     }
 

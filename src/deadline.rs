@@ -1,6 +1,6 @@
 //! Coarse deadlines: one sweep per shard instead of a timer per connection and per request.
 //!
-//! Arming, moving or clearing a deadline writes one cell. The sweep sleeps until the earliest deadline it
+//! Arming or moving a deadline writes one cell. The sweep sleeps until the earliest deadline it
 //! knows of, so a deadline fires at most [`GRAIN`] late and never early; because most deadlines move away
 //! before they are due, sweeps are rare. A `tokio` timer for each would cost a wheel insertion and removal
 //! per request for an event that almost never happens.
@@ -41,15 +41,6 @@ impl Deadlines {
     pub fn register(&self) -> Deadline {
         let key = self.0.entries.borrow_mut().insert(Entry::default());
         Deadline { key, table: self.0.clone() }
-    }
-
-    /// How many deadlines are registered.
-    pub fn len(&self) -> usize {
-        self.0.entries.borrow().len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Wakes every task that waits on a deadline of this table, so that it looks at the world again.
@@ -117,15 +108,7 @@ impl Deadline {
         }
     }
 
-    /// Disarms the deadline.
-    pub fn clear(&self) {
-        self.with(|entry| {
-            entry.at = None;
-            entry.expired = false;
-        });
-    }
-
-    /// Ready once the deadline has passed; stays ready until it is set or cleared. Also remembers the task
+    /// Ready once the deadline has passed; stays ready until it is set again. Also remembers the task
     /// for [`Deadlines::wake_all`].
     pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.with(|entry| {
@@ -186,17 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cleared_deadline_does_not_fire_and_a_moved_one_fires_at_its_new_time() {
+    fn a_moved_deadline_fires_at_its_new_time() {
         run(async |deadlines| {
-            let (cleared, moved) = (deadlines.register(), deadlines.register());
-            cleared.set(Duration::from_millis(5));
+            let moved = deadlines.register();
             moved.set(Duration::from_millis(5));
-            cleared.clear();
             let start = Instant::now();
             moved.set(Duration::from_millis(60));
             moved.expired().await;
             assert!(start.elapsed() >= Duration::from_millis(60));
-            assert!(!cleared.with(|entry| entry.expired));
         });
     }
 
@@ -204,7 +184,7 @@ mod tests {
     fn a_dropped_deadline_leaves_the_table() {
         run(async |deadlines| {
             drop(deadlines.register());
-            assert!(deadlines.is_empty());
+            assert!(deadlines.0.entries.borrow().is_empty());
         });
     }
 }

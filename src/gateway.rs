@@ -24,6 +24,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use self::accept::Additions;
@@ -112,7 +113,7 @@ impl Gateway {
         let answer = answered.unwrap_or_else(|error| Answer::of_error(&error, &mut record)).framed(is_head);
 
         record.answered(answer.head.status);
-        let Answer { head: ResponseHead { status, mut headers }, content, lease, deadline } = answer;
+        let Answer { head: ResponseHead { status, mut headers }, content, lease, deadline, view } = answer;
         if !headers.contains_key(&X_REQUEST_ID) {
             headers.insert(&X_REQUEST_ID, record.request_id.clone());
         }
@@ -122,6 +123,7 @@ impl Gateway {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let mut body = GatewayBody::new(content, lease, record, deadline, exchange);
+        body.view = view;
         body.ends_with_connection = version < Version::HTTP_11 && !headers.contains_key(header::CONTENT_LENGTH);
         let mut response = Response::new(body);
         *response.status_mut() = status;
@@ -177,13 +179,13 @@ impl Gateway {
         if view.chain.is_empty() {
             let answering = destination(self, &view, head, body.into(), record);
             let answer = within(&deadline, GatewayError::Timeout, pin!(answering)).await?;
-            return Ok(Answer { deadline: Some(deadline), ..answer });
+            return Ok(Answer { deadline: Some(deadline), view: Some(view.clone()), ..answer });
         }
 
         // In a box of its own: the state of guest calls is large, and most of a future is moved when it starts.
         let visited = self.serve_visited(&view, head, body, record, &deadline, destination);
         let answer = Box::pin(visited).await?;
-        Ok(Answer { deadline: Some(deadline), ..answer })
+        Ok(Answer { deadline: Some(deadline), view: Some(view.clone()), ..answer })
     }
 
     /// The same with the modules in between.
@@ -222,7 +224,7 @@ impl Gateway {
         let forward::WorkerAnswer { mut head, content, lease } = forward::send(view, head, body, record).await?;
         // Whatever the worker calls it: the client and the log know the request by this id.
         head.headers.insert(&X_REQUEST_ID, record.request_id.clone());
-        Ok(Answer { head, content, lease: Some(lease), deadline: None })
+        Ok(Answer { head, content, lease: Some(lease), deadline: None, view: None })
     }
 
     async fn models(
@@ -259,7 +261,10 @@ impl Gateway {
     async fn ask(&self, ask: Ask) -> Result<Answer, GatewayError> {
         let (reply, answer) = oneshot::channel();
         let call = ControlCall { ask, reply };
-        self.shared.control.try_send(call).map_err(|_| GatewayError::ControlPlane)?;
+        self.shared.control.try_send(call).map_err(|error| match error {
+            TrySendError::Full(_) => GatewayError::Overloaded,
+            TrySendError::Closed(_) => GatewayError::ControlPlane,
+        })?;
         Ok(Answer::whole(answer.await.map_err(|_| GatewayError::ControlPlane)?))
     }
 
@@ -375,10 +380,10 @@ async fn on_response(
         Some(content) if !replaced => content,
         _ => {
             head.headers.remove(header::CONTENT_LENGTH);
-            Content::Whole(Some(view.body))
+            Content::Whole(Some(view.body).filter(|body| !body.is_empty()))
         }
     };
-    Ok(Answer { head, content, lease, deadline: None })
+    Ok(Answer { head, content, lease, deadline: None, view: None })
 }
 
 impl From<ClientBody> for WorkerBody {

@@ -10,7 +10,14 @@ use smg::{modules, run};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::from_process();
+    let cli = match Cli::from_process() {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Nobody may be reading.
+            let _ = answer.print();
+            return ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2));
+        }
+    };
     match cli.command {
         None => serve(cli.config),
         Some(Command::Launch(config) | Command::Start(config)) => serve(*config),

@@ -154,13 +154,16 @@ impl Registry {
         drop(waiting);
         self.check_room(&deployment.name)?;
         let (file, directory) = (deployment.file.clone(), self.directory.clone());
-        let read = tokio::task::spawn_blocking(move || file::read(&file, directory.as_deref()));
-        let wasm = read.await.expect("reading a file does not panic")?;
+        let read = tokio::task::spawn_blocking(move || {
+            let wasm = file::read(&file, directory.as_deref())?;
+            Ok::<_, FileError>((sha256(&wasm), wasm))
+        });
+        let (sha256, wasm) = read.await.expect("reading a file does not panic")?;
         if !deployment.allow_duplicate {
-            self.check_duplicate(&sha256(&wasm))?;
+            self.check_duplicate(&sha256)?;
         }
         let Deployment { name, file, hooks, settings, .. } = deployment;
-        let module = Arc::new(self.loader.load(&name, wasm, hooks, settings).await?);
+        let module = Arc::new(self.loader.load(&name, wasm, &sha256, hooks, settings).await?);
         let (id, number) = (module.id, self.number.fetch_add(1, Relaxed));
         let mut entries = self.entries();
         entries.push(Entry { module, file, created: SystemTime::now(), number });

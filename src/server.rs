@@ -4,7 +4,6 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use hyper::server::conn::http1;
@@ -13,6 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::connection::{ClientConnection, ClientIo, Patience};
 use crate::gateway::Gateway;
+use crate::gateway::record::CountedConnection;
 
 /// Header lines and bytes of a request's head; 431 above.
 const MAX_HEADERS: usize = 100;
@@ -21,8 +21,13 @@ const MAX_HEAD: usize = 64 * 1024;
 const MAX_BUFFERED: usize = 128 * 1024;
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
-pub async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, patience: Patience) {
-    let _counted = CountedConnection::new(&gateway);
+pub async fn serve(
+    gateway: Rc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    _counted: CountedConnection,
+    patience: Patience,
+) {
     let connection = ClientConnection::new(stream, peer, &gateway.deadlines, patience);
     let service = service_fn({
         let (gateway, connection) = (gateway.clone(), connection.clone());
@@ -39,10 +44,13 @@ pub async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, pa
                 connection.break_off_exchange();
                 return Poll::Ready(Ended::Expired);
             }
-            if gateway.is_draining() && !told_to_close {
-                told_to_close = true;
-                http.as_mut().graceful_shutdown();
+            let polled = http.as_mut().poll(cx);
+            // Only after a look at what has arrived: a request that is here already is answered.
+            if polled.is_ready() || told_to_close || !gateway.is_draining() {
+                return polled.map(|_| Ended::Closed);
             }
+            told_to_close = true;
+            http.as_mut().graceful_shutdown();
             http.as_mut().poll(cx).map(|_| Ended::Closed)
         });
         if let Ended::Expired = ended.await {
@@ -55,20 +63,4 @@ pub async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, pa
 enum Ended {
     Closed,
     Expired,
-}
-
-/// Counts a connection as active while it lives.
-struct CountedConnection(Rc<Gateway>);
-
-impl CountedConnection {
-    fn new(gateway: &Rc<Gateway>) -> Self {
-        gateway.metrics.connections.fetch_add(1, Relaxed);
-        Self(gateway.clone())
-    }
-}
-
-impl Drop for CountedConnection {
-    fn drop(&mut self) {
-        self.0.metrics.connections.fetch_sub(1, Relaxed);
-    }
 }

@@ -15,7 +15,7 @@ use tokio::task::spawn_local;
 
 use crate::connection::Patience;
 use crate::deadline::Deadlines;
-use crate::gateway::record::HttpMetrics;
+use crate::gateway::record::{CountedConnection, HttpMetrics};
 use crate::gateway::{Gateway, Shared};
 use crate::server;
 
@@ -25,10 +25,13 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after a request's deadline in which its client can still be told so.
 const EXCHANGE_GRACE: Duration = Duration::from_secs(1);
 
+/// Tasks that run before the sockets are looked at again: each may be the first slice of a guest that spins.
+const TASKS_BETWEEN_EVENTS: u32 = 8;
+
 /// What the control plane tells a shard.
 pub enum Message {
     /// Serve this client.
-    Client(std::net::TcpStream, SocketAddr),
+    Client(std::net::TcpStream, SocketAddr, CountedConnection),
     /// The gateway drains: tell clients to close, finish what is in flight.
     Drain,
     /// End, whatever is in flight.
@@ -74,6 +77,7 @@ impl Shard {
 
 fn run(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, inbox: mpsc::UnboundedReceiver<Message>) {
     let runtime = Builder::new_current_thread()
+        .event_interval(TASKS_BETWEEN_EVENTS)
         .enable_all()
         .build_local(Default::default())
         .expect("the system has room for one more event queue");
@@ -95,16 +99,22 @@ async fn serve(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, mut inbox: mpsc::
     spawn_local(tidy(gateway.clone()));
     while let Some(message) = inbox.recv().await {
         match message {
-            Message::Client(stream, peer) => accept(&gateway, stream, peer, patience),
+            Message::Client(stream, peer, counted) => accept(&gateway, stream, peer, counted, patience),
             Message::Drain => deadlines.wake_all(),
             Message::Stop => return,
         }
     }
 }
 
-fn accept(gateway: &Rc<Gateway>, stream: std::net::TcpStream, peer: SocketAddr, patience: Patience) {
+fn accept(
+    gateway: &Rc<Gateway>,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    counted: CountedConnection,
+    patience: Patience,
+) {
     match TcpStream::from_std(stream) {
-        Ok(stream) => drop(spawn_local(server::serve(gateway.clone(), stream, peer, patience))),
+        Ok(stream) => drop(spawn_local(server::serve(gateway.clone(), stream, peer, counted, patience))),
         Err(error) => tracing::warn!(%error, "a connection can't be served"),
     }
 }

@@ -1,22 +1,43 @@
 //! `GET /v1/models`: what the healthy workers offer together.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::snapshot::Snapshot;
 use crate::workers::{Worker, client};
 
 /// Time a worker has to list its models, and the largest list that is read.
 const TIME: Duration = Duration::from_secs(5);
-const MAX_LIST: usize = 4 << 20;
+const MAX_LIST: usize = 1 << 20;
+/// Time for which a union is good.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The union, asked for at most once at a time and once in [`FRESH`], however many clients want it.
+#[derive(Default)]
+pub struct Cached(Mutex<Option<(Instant, Response<Bytes>)>>);
+
+impl Cached {
+    pub async fn list(&self, snapshot: &Snapshot) -> Response<Bytes> {
+        let mut cached = self.0.lock().await;
+        if let Some((asked, list)) = &*cached
+            && asked.elapsed() < FRESH
+        {
+            return list.clone();
+        }
+        let list = union(snapshot).await;
+        *cached = Some((Instant::now(), list.clone()));
+        list
+    }
+}
 
 /// The union of the lists; a worker that does not answer is left out.
-pub async fn list(snapshot: &Snapshot) -> Response<Bytes> {
+async fn union(snapshot: &Snapshot) -> Response<Bytes> {
     let lists = join_all(snapshot.pool.healthy().map(|worker| models_of(worker))).await;
     let mut union = BTreeMap::new();
     for model in lists.into_iter().flatten() {
@@ -39,7 +60,7 @@ async fn models_of(worker: &Worker) -> Vec<Value> {
     let answer = tokio::time::timeout(TIME, client::fetch(worker, request, MAX_LIST)).await;
     let list = answer.ok().and_then(Result::ok).and_then(|answer| serde_json::from_slice::<Value>(answer.body()).ok());
     match list {
-        Some(mut list) => list["data"].as_array_mut().map(std::mem::take).unwrap_or_default(),
+        Some(mut list) => list.get_mut("data").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default(),
         None => {
             tracing::warn!(worker = %worker.label, "the worker did not list its models");
             Vec::new()

@@ -32,8 +32,8 @@ pub async fn deploy(registry: &Registry, body: &[u8]) -> Response<Bytes> {
                 json!({"Error": why})
             }
         };
-        echo["add_result"] = result;
-        answers.push(echo);
+        echo.insert("add_result".to_owned(), result);
+        answers.push(Value::Object(echo));
     }
     super::json(status, &json!({"modules": answers}))
 }

@@ -1,15 +1,17 @@
 //! An answer on its way to the client, whoever gave it.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
+use super::View;
 use super::body::Content;
 use super::error::GatewayError;
 use super::record::Record;
 use crate::deadline::Deadline;
 use crate::modules::ResponseHead;
-use crate::telemetry::Untrusted;
 use crate::workers::Lease;
 
 pub struct Answer {
@@ -17,18 +19,20 @@ pub struct Answer {
     pub content: Content,
     pub lease: Option<Lease>,
     pub deadline: Option<Deadline>,
+    /// What the request saw, kept to its last byte.
+    pub view: Option<Rc<View>>,
 }
 
 impl Answer {
     pub fn whole(response: Response<Bytes>) -> Self {
         let (parts, body) = response.into_parts();
         let head = ResponseHead { status: parts.status, headers: parts.headers };
-        Self { head, content: Content::Whole(Some(body)), lease: None, deadline: None }
+        Self { head, content: Content::Whole(Some(body)), lease: None, deadline: None, view: None }
     }
 
     pub fn empty(status: StatusCode) -> Self {
         let head = ResponseHead { status, headers: HeaderMap::new() };
-        Self { head, content: Content::Whole(None), lease: None, deadline: None }
+        Self { head, content: Content::Whole(None), lease: None, deadline: None, view: None }
     }
 
     pub fn text(status: StatusCode, text: &'static str) -> Self {
@@ -46,9 +50,7 @@ impl Answer {
     }
 
     pub fn of_error(error: &GatewayError, record: &mut Record) -> Self {
-        let id = Untrusted(record.request_id.as_bytes());
-        tracing::debug!(target: "smg::gateway", %id, code = error.code(), cause = %error, "a request was refused");
-        record.refused(error.code());
+        record.refused(error.code(), error.to_string());
         Self::whole(error.response())
     }
 

@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::View;
 use super::error::GatewayError;
 use super::record::Record;
 use crate::connection::Exchange;
@@ -253,6 +254,8 @@ pub struct GatewayBody {
     exchange: Option<Exchange>,
     /// Its length is told by the end of the connection.
     pub ends_with_connection: bool,
+    /// What the request saw.
+    pub view: Option<Rc<View>>,
     /// Told after what came before it has been written: a server drops what it has not written when a body
     /// fails.
     failure: Option<BodyError>,
@@ -273,6 +276,7 @@ impl GatewayBody {
             deadline,
             exchange: Some(exchange),
             ends_with_connection: false,
+            view: None,
             failure: None,
         };
         if body.is_end_stream() {
@@ -284,6 +288,7 @@ impl GatewayBody {
     fn end(&mut self) {
         self.record.complete();
         self.lease = None;
+        self.view = None;
         self.deadline = None;
         self.exchange = None;
     }

@@ -30,7 +30,7 @@ pub enum GatewayError {
     Unauthorized,
     #[error("not for this client: {0}")]
     Forbidden(&'static str),
-    #[error("an unknown resource of the gateway")]
+    #[error("one of the gateway's own resources is only read")]
     MethodNotAllowed,
     #[error("the request has come through this gateway before")]
     Loop,
@@ -46,7 +46,9 @@ pub enum GatewayError {
     Timeout,
     #[error(transparent)]
     Guest(#[from] GuestFailure),
-    #[error("the control plane is gone")]
+    #[error("too many calls wait for the control plane")]
+    Overloaded,
+    #[error("the control plane gave no answer")]
     ControlPlane,
 }
 
@@ -73,6 +75,7 @@ impl GatewayError {
             }
             Self::Timeout => (S::GATEWAY_TIMEOUT, "upstream_timeout", "The worker did not answer in time."),
             Self::Guest(failure) => (failure.status, "wasm_module_failed", "A module failed."),
+            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The gateway is busy; try again."),
             Self::ControlPlane => (S::SERVICE_UNAVAILABLE, "shutting_down", "The gateway is shutting down."),
         }
     }
@@ -96,8 +99,11 @@ impl GatewayError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(&ERROR_CODE, HeaderValue::from_static(code));
         match self {
-            Self::NoWorker | Self::ControlPlane => {
+            Self::NoWorker | Self::Overloaded | Self::ControlPlane => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            Self::MethodNotAllowed => {
+                headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
             Self::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -135,6 +141,7 @@ mod tests {
             (GatewayError::BadHead, 502, "upstream_bad_response"),
             (GatewayError::Timeout, 504, "upstream_timeout"),
             (GatewayError::Guest(guest), 418, "wasm_module_failed"),
+            (GatewayError::Overloaded, 503, "overloaded"),
             (GatewayError::ControlPlane, 503, "shutting_down"),
         ] {
             let response = error.response();

@@ -25,6 +25,7 @@ pub struct Record {
     uri: Uri,
     status: StatusCode,
     error_code: &'static str,
+    cause: String,
     worker: Option<Arc<Worker>>,
     modules: Vec<Arc<str>>,
     upload: Rc<Upload>,
@@ -61,6 +62,7 @@ impl Record {
             uri: uri.clone(),
             status: StatusCode::OK,
             error_code: "",
+            cause: String::new(),
             worker: None,
             modules: Vec::new(),
             upload: Rc::default(),
@@ -85,8 +87,9 @@ impl Record {
     }
 
     /// The gateway answers itself, because of an error.
-    pub fn refused(&mut self, code: &'static str) {
+    pub fn refused(&mut self, code: &'static str, cause: String) {
         self.error_code = code;
+        self.cause = cause;
     }
 
     /// The head of the answer is ready.
@@ -120,7 +123,7 @@ impl Record {
         tracing::info!(
             target: "smg::access",
             id = %Untrusted(self.request_id.as_bytes()), client = %self.client, method = %Untrusted(self.method.as_str().as_bytes()),
-            path = %Untrusted(self.uri.path().as_bytes()), status = self.status.as_u16(), error = self.error_code, worker,
+            path = %Untrusted(self.uri.path().as_bytes()), status = self.status.as_u16(), error = self.error_code, cause = %Untrusted(self.cause.as_bytes()), worker,
             head_ms = %Millis(self.to_head), total_ms = %Millis(took), bytes_in = self.upload.bytes.get(),
             bytes_out = self.sent, modules = %Untrusted(modules.as_bytes()), end,
         );
@@ -156,6 +159,22 @@ impl HttpMetrics {
         *counts.requests.entry((method_label(&record.method), path)).or_default() += 1;
         *counts.responses.entry((path, record.status.as_u16(), record.error_code)).or_default() += 1;
         counts.seconds.entry(path).or_insert_with(|| Histogram::new(&REQUEST_BOUNDS)).observe(took);
+    }
+}
+
+/// Counts a connection as open while it lives, from the moment it is accepted.
+pub struct CountedConnection(Arc<HttpMetrics>);
+
+impl CountedConnection {
+    pub fn new(metrics: &Arc<HttpMetrics>) -> Self {
+        metrics.connections.fetch_add(1, Relaxed);
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
     }
 }
 

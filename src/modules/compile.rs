@@ -29,10 +29,12 @@ const MAX_ERROR: u64 = 4096;
 pub enum CompileError {
     #[error("not a valid component: {0}")]
     Refused(String),
-    #[error("compiling took longer than {} s", MAX_TIME.as_secs())]
+    #[error("the module can't be compiled: it took longer than {} s", MAX_TIME.as_secs())]
     Timeout,
-    #[error("compiling was ended: it needs more than {} MiB of memory or {MAX_CPU_SECONDS} s of processor time", MAX_MEMORY >> 20)]
+    #[error("the module can't be compiled: it needs more than {} MiB of memory or {MAX_CPU_SECONDS} s of processor time", MAX_MEMORY >> 20)]
     Ended,
+    #[error("compiled, it is larger than {} MiB", MAX_ARTEFACT >> 20)]
+    ArtefactTooLarge,
     #[error("the compiler can't be run")]
     Run(#[source] io::Error),
 }
@@ -89,11 +91,18 @@ async fn converse(child: &mut Child, wasm: Vec<u8>) -> Result<Vec<u8>, CompileEr
         let _ = stdin.write_all(&wasm).await;
     };
     let mut stdout = stdout.take(MAX_ARTEFACT);
-    let mut stderr = stderr.take(MAX_ERROR);
-    let (_, artefact_read, errors_read) =
-        tokio::join!(feed, stdout.read_to_end(&mut artefact), stderr.read_to_end(&mut errors));
-    artefact_read.and(errors_read).map_err(CompileError::Run)?;
-    drop(stdout);
+    let complain = async {
+        let mut stderr = stderr.take(MAX_ERROR);
+        stderr.read_to_end(&mut errors).await?;
+        // The rest of a long complaint must not block the child.
+        tokio::io::copy(&mut stderr.into_inner(), &mut tokio::io::sink()).await
+    };
+    let (_, artefact_read, errors_read) = tokio::join!(feed, stdout.read_to_end(&mut artefact), complain);
+    artefact_read.map_err(CompileError::Run)?;
+    errors_read.map_err(CompileError::Run)?;
+    if artefact.len() as u64 >= MAX_ARTEFACT {
+        return Err(CompileError::ArtefactTooLarge);
+    }
     let status = child.wait().await.map_err(CompileError::Run)?;
     match status.code() {
         Some(0) => Ok(artefact),

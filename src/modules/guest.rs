@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use wasmtime::component::Instance;
-use wasmtime::{Store, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::I32Exit;
 
 use super::abi::smg_v1;
@@ -151,6 +151,8 @@ pub async fn instantiate(module: &Module, caller: &Caller) -> Result<(Store<Host
     let mut store = host::store(&module.engine, &module.name, limits, &module.prints, &module.stats, &caller.turns);
     match module.pre.instantiate_async(&mut store).await {
         Ok(instance) => Ok((store, instance)),
+        // Not the module's fault: as many guests exist as there can be.
+        Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(GuestError::new(FailureKind::Busy, error)),
         Err(error) => Err(GuestError::new(FailureKind::Instantiate, error)),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::info;
 use wasmtime::component::{Linker, ResourceTable};
-use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{AsContextMut, ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult, bindings};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -23,7 +23,7 @@ use crate::telemetry::Untrusted;
 /// Handles (streams, pollables, …) that a guest may hold.
 const MAX_HANDLES: usize = 1024;
 /// Random bytes of one request for them.
-const MAX_RANDOM: u64 = 1 << 20;
+const MAX_RANDOM: u64 = 1 << 16;
 /// What a guest may hand over in one call, besides a body.
 const MAX_HANDED_OVER: usize = 1 << 20;
 /// Elements of all tables of a guest.
@@ -92,6 +92,7 @@ pub fn store(
     let mut store = Store::new(&engine.engine, state);
     store.limiter(|state| &mut state.memory);
     let body = usize::try_from(limits.body_bytes).unwrap_or(usize::MAX);
+    store.as_context_mut().set_max_component_handles(2 * MAX_HANDLES);
     store.set_hostcall_fuel(body.saturating_add(MAX_HANDED_OVER));
     store.epoch_deadline_callback(|context| Ok(UpdateDeadline::YieldCustom(1, context.data().turns.next())));
     store.set_epoch_deadline(1);
@@ -129,13 +130,14 @@ struct MemoryLimit {
 }
 
 impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let in_use = self.in_use + (desired - current);
-        if in_use > self.most {
+    /// There is one memory. A growth that is refused later on is corrected by the next one.
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > self.most {
             return Ok(false);
         }
-        self.stats.memory_bytes.fetch_add((desired - current) as u64, Relaxed);
-        self.in_use = in_use;
+        let change = desired as i64 - self.in_use as i64;
+        self.stats.memory_bytes.fetch_add(change, Relaxed);
+        self.in_use = desired;
         Ok(true)
     }
 
@@ -163,7 +165,7 @@ impl ResourceLimiter for MemoryLimit {
 
 impl Drop for MemoryLimit {
     fn drop(&mut self) {
-        self.stats.memory_bytes.fetch_sub(self.in_use as u64, Relaxed);
+        self.stats.memory_bytes.fetch_sub(self.in_use as i64, Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 use uuid::Uuid;
 use wasmtime::component::{Component, InstancePre, Linker};
 
@@ -94,7 +95,7 @@ pub fn sha256(wasm: &[u8]) -> String {
 pub struct Loader {
     engine: Arc<Engine>,
     compiler: Compiler,
-    linker: Linker<HostState>,
+    linker: Arc<Linker<HostState>>,
     caller: Caller,
     metrics: Arc<ModuleMetrics>,
 }
@@ -106,29 +107,29 @@ impl Loader {
         host::link(&mut linker).map_err(LoadError::Load)?;
         let compiler = Compiler::new(executable, engine.tuning);
         let caller = Caller::new(&engine);
-        Ok(Self { engine, compiler, linker, caller, metrics })
+        Ok(Self { engine, compiler, linker: Arc::new(linker), caller, metrics })
     }
 
-    /// A module from the bytes of a file. Without `hooks`, it runs at all it exports.
+    /// A module from the bytes of a file and their SHA-256. Without `hooks`, it runs at all it exports.
     pub async fn load(
         &self,
         name: &str,
         wasm: Vec<u8>,
+        sha256: &str,
         hooks: Option<Vec<Hook>>,
         settings: Settings,
     ) -> Result<Module, LoadError> {
         check_kind(&wasm)?;
-        let (sha256, size) = (sha256(&wasm), wasm.len() as u64);
+        let (digest, size) = (sha256.to_owned(), wasm.len() as u64);
         let artefact = self.compiler.compile(wasm).await?;
-        let component = self.deserialize(&artefact)?;
-        drop(artefact);
-        let pre = self.linker.instantiate_pre(&component).map_err(LoadError::Import)?;
-        let exports = smg_v1::Exports::find(&component);
+        let (engine, linker) = (self.engine.clone(), self.linker.clone());
+        let linking = spawn_blocking(move || link(&engine, &linker, &artefact));
+        let (pre, exports) = linking.await.expect("linking does not panic")?;
         let hooks = attach(&exports, hooks)?;
         let module = Module {
             id: Uuid::new_v4(),
             name: name.into(),
-            sha256,
+            sha256: digest,
             size,
             hooks,
             settings,
@@ -145,14 +146,6 @@ impl Loader {
         Ok(module)
     }
 
-    fn deserialize(&self, artefact: &[u8]) -> Result<Component, LoadError> {
-        #[expect(unsafe_code, reason = "loading what was compiled in another process")]
-        // SAFETY: the artefact was just made by a process of this very executable with the same settings and
-        // reached us through a pipe. Nothing from outside gets here.
-        let component = unsafe { Component::deserialize(&self.engine.engine, artefact) };
-        component.map_err(LoadError::Load)
-    }
-
     /// Makes one guest and throws it away: what can't be instantiated, or has exports of another type, is
     /// refused now and not at the first request.
     async fn try_out(&self, module: &Module) -> Result<(), LoadError> {
@@ -161,6 +154,21 @@ impl Loader {
         let (mut store, instance) = made.map_err(LoadError::Instantiate)?;
         module.exports.check(&instance, &mut store).map_err(LoadError::ExportType)
     }
+}
+
+/// Loads what was compiled and resolves its imports; takes long for a large module.
+fn link(
+    engine: &Engine,
+    linker: &Linker<HostState>,
+    artefact: &[u8],
+) -> Result<(InstancePre<HostState>, smg_v1::Exports), LoadError> {
+    #[expect(unsafe_code, reason = "loading what was compiled in another process")]
+    // SAFETY: the artefact was just made by a process of this very executable with the same settings and
+    // reached us through a pipe. Nothing from outside gets here.
+    let component = unsafe { Component::deserialize(&engine.engine, artefact) };
+    let component = component.map_err(LoadError::Load)?;
+    let pre = linker.instantiate_pre(&component).map_err(LoadError::Import)?;
+    Ok((pre, smg_v1::Exports::find(&component)))
 }
 
 fn check_kind(wasm: &[u8]) -> Result<(), LoadError> {

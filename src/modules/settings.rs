@@ -26,7 +26,9 @@ pub struct Settings {
 /// The failure policy of each hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct FailurePolicies {
+    #[serde(rename = "OnRequest")]
     pub request: FailurePolicy,
+    #[serde(rename = "OnResponse")]
     pub response: FailurePolicy,
 }
 
@@ -45,7 +47,8 @@ impl FailurePolicies {
 pub enum InstanceMode {
     /// A fresh guest for each request, for all of that request's hooks.
     Request {},
-    /// Guests are kept and reused, one call at a time each; `size` of them in the whole gateway.
+    /// Guests are kept and reused, one call at a time each; `size` of them, divided over the shards and
+    /// rounded up.
     Pooled {
         #[serde(skip_serializing_if = "Option::is_none")]
         size: Option<u32>,

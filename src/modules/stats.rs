@@ -2,7 +2,7 @@
 //! `/metrics` both sum the same numbers, so they cannot disagree.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub enum FailureKind {
     Exit,
     /// No instance could be made.
     Instantiate,
-    /// What the guest returned was refused.
+    /// What the guest returned or asked of the host was refused.
     Output,
     /// The body is larger than the module may be shown.
     BodyTooLarge,
@@ -134,7 +134,7 @@ pub struct ModuleStats {
     pub guests: AtomicI64,
     pub idle_guests: AtomicI64,
     /// Linear memory of the guests that exist.
-    pub memory_bytes: AtomicU64,
+    pub memory_bytes: AtomicI64,
 }
 
 impl ModuleStats {

@@ -90,7 +90,7 @@ struct LimitsRequest {
 }
 
 /// The modules of a body, each with the object as it was sent.
-pub fn read(body: &[u8]) -> Result<Vec<(Value, ModuleRequest)>, Refusal> {
+pub fn read(body: &[u8]) -> Result<Vec<(Sent, ModuleRequest)>, Refusal> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let parsed: Result<Body, _> = serde_path_to_error::deserialize(&mut reader);
     let parsed = parsed.map_err(|error| {
@@ -98,9 +98,21 @@ pub fn read(body: &[u8]) -> Result<Vec<(Value, ModuleRequest)>, Refusal> {
         refuse(error.inner(), &path)
     })?;
     reader.end().map_err(|error| refuse(&error, ""))?;
-    let mut sent: Value = serde_json::from_slice(body).map_err(|error| refuse(&error, ""))?;
-    let sent = sent["modules"].as_array_mut().map(std::mem::take).unwrap_or_default();
-    Ok(sent.into_iter().zip(parsed.modules).collect())
+    // Fields in order, without their names, would be read as well; only objects can be answered.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        let message = "the body must be an object".to_owned();
+        return Err(Refusal { status: StatusCode::UNPROCESSABLE_ENTITY, code: "invalid_field", message });
+    }
+    let sent: SentBody = serde_json::from_slice(body).map_err(|error| refuse(&error, "modules"))?;
+    Ok(sent.modules.into_iter().zip(parsed.modules).collect())
+}
+
+/// A module object as it was sent.
+pub type Sent = serde_json::Map<String, Value>;
+
+#[derive(Deserialize)]
+struct SentBody {
+    modules: Vec<Sent>,
 }
 
 fn refuse(error: &serde_json::Error, path: &str) -> Refusal {
@@ -252,6 +264,9 @@ mod tests {
             (r#"{"modules":[]} x"#, 400),
             (r#"{"modules":[{}]}"#, 422),
             (r#"{}"#, 422),
+            ("[[]]", 422),
+            ("null", 422),
+            (r#"{"modules":[["a","/m/a.wasm","Middleware",[]]]}"#, 422),
         ] {
             assert_eq!(status(body), wanted, "{body}");
         }
