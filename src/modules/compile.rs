@@ -29,9 +29,9 @@ const MAX_ERROR: u64 = 4096;
 pub enum CompileError {
     #[error("not a valid component: {0}")]
     Refused(String),
-    #[error("the module can't be compiled: it took longer than {} s", MAX_TIME.as_secs())]
+    #[error("compiling the module took longer than {} s", MAX_TIME.as_secs())]
     Timeout,
-    #[error("the module can't be compiled: it needs more than {} MiB of memory or {MAX_CPU_SECONDS} s of processor time", MAX_MEMORY >> 20)]
+    #[error("compiling the module was ended: it needs more than {} MiB of memory or {MAX_CPU_SECONDS} s of processor time", MAX_MEMORY >> 20)]
     Ended,
     #[error("compiled, it is larger than {} MiB", MAX_ARTEFACT >> 20)]
     ArtefactTooLarge,
