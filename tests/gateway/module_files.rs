@@ -189,14 +189,14 @@ fn what_is_checked_is_what_is_read() {
     let turning = files.path("m.wasm");
     symlink(&good, &turning).unwrap();
     let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for turn in (0..).take_while(|_| !done.load(Ordering::SeqCst)) {
-                let target = if turn % 2 == 0 { "/etc/passwd" } else { &*good };
-                symlink(target, files.path("next")).unwrap();
-                std::fs::rename(files.path("next"), &turning).unwrap();
-            }
-        });
+    let turn = || {
+        for turn in (0..).take_while(|_| !done.load(Ordering::SeqCst)) {
+            let target = if turn % 2 == 0 { "/etc/passwd" } else { &*good };
+            symlink(target, files.path("next")).unwrap();
+            std::fs::rename(files.path("next"), &turning).unwrap();
+        }
+    };
+    let deploy = || {
         for _ in 0..100 {
             let answer = gateway.try_deploy(Module::new("m", &files.named("m.wasm")).json()).json();
             let result = &answer["modules"][0]["add_result"];
@@ -205,6 +205,11 @@ fn what_is_checked_is_what_is_read() {
                 None => assert!(result["Error"].as_str().is_some_and(|e| e.contains("not allowed")), "{result}"),
             }
         }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(turn);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(deploy));
         done.store(true, Ordering::SeqCst);
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
 }
