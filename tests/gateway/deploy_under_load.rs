@@ -235,6 +235,7 @@ fn a_draining_gateway_lets_its_guests_finish() {
         eventually(Duration::from_secs(5), || gateway.metrics().sum("smg_wasm_instances", &[]) > 0.0);
         gateway.terminate();
         assert_eq!(client.read_response().status, 200, "{mode}");
+        drop(client);
         assert_eq!(gateway.wait_exit(Duration::from_secs(5)).code(), Some(0), "{mode}");
         assert_eq!(worker.wait_for_request().headers.get("x-done"), Some("1"), "{mode}");
     }

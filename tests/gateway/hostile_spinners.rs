@@ -87,7 +87,7 @@ fn the_control_plane_answers_while_guests_spin() {
     let gateway = Gateway::with_modules(&worker).start();
     gateway.add(&Module::hostile());
     while_spinning(&gateway, 8, "spin", || {
-        for n in 0..5 {
+        for n in 0..3 {
             let start = Instant::now();
             let name = format!("m{n}");
             let other = gateway.add(&Module::new(&name, &crate::support::guest("minimal")));

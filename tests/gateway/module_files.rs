@@ -197,7 +197,7 @@ fn what_is_checked_is_what_is_read() {
         }
     };
     let deploy = || {
-        for _ in 0..100 {
+        for _ in 0..60 {
             let answer = gateway.try_deploy(Module::new("m", &files.named("m.wasm")).json()).json();
             let result = &answer["modules"][0]["add_result"];
             match result["Success"].as_str() {
