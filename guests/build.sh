@@ -4,22 +4,22 @@
 #   build.sh           build and copy
 #   build.sh --check   build somewhere else and compare with dist/; exit 1 if a file differs
 #
-# The bytes depend on the sources, Cargo.lock and rust-toolchain.toml, and not on where the checkout, cargo's or rustup's
-# directories are, nor on flags and profiles set outside.
+# A guest is a directory with a Cargo.toml that has a [package.metadata.guest], or with a build.sh of its own that takes
+# the file to write. The bytes depend on the sources, the lock files and rust-toolchain.toml, and not on where the
+# checkout, cargo's or rustup's directories are, nor on flags and profiles set outside.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 guests=$(pwd -P)
-target=wasm32-wasip2
 
+built=$(mktemp -d)
+trap 'rm -rf "$built"' EXIT
 case "${1-}" in
 "")
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$guests/target}
     ;;
 --check)
-    CARGO_TARGET_DIR=$(mktemp -d)
-    export CARGO_TARGET_DIR
-    trap 'rm -rf "$CARGO_TARGET_DIR"' EXIT
+    export CARGO_TARGET_DIR=$built/target
     ;;
 *)
     echo "usage: build.sh [--check]" >&2
@@ -27,13 +27,9 @@ case "${1-}" in
     ;;
 esac
 
-sysroot=$(rustc --print sysroot)
-if [[ ! -d $sysroot/lib/rustlib/$target ]]; then
-    rustup target add "$target"
-fi
-
 # Panic messages carry the paths of the sources they are in. The last flag that fits a path wins; the list of flags is
 # separated by 0x1f, so that paths may have spaces.
+sysroot=$(rustc --print sysroot)
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 cargo fetch --locked --quiet
 commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
@@ -52,32 +48,49 @@ while read -r setting; do
     unset "$setting"
 done < <(compgen -e CARGO_PROFILE_RELEASE_)
 
-cargo build --release --locked --target "$target"
+# The names of the packages that are guests for the target $1.
+packages_for() {
+    local manifest
+    for manifest in */Cargo.toml; do
+        if grep -A1 -Fx '[package.metadata.guest]' "$manifest" | grep -qFx "target = \"$1\""; then
+            dirname "$manifest"
+        fi
+    done
+}
 
-built=()
-for manifest in */Cargo.toml; do
-    built+=("$(dirname "$manifest").wasm")
+# Each target in a build of its own, so that guests of one never choose the features of the other's dependencies.
+for target in wasm32-wasip2 wasm32-unknown-unknown; do
+    if [[ ! -d $sysroot/lib/rustlib/$target ]]; then
+        rustup target add "$target"
+    fi
+    mapfile -t packages < <(packages_for "$target")
+    cargo build --release --locked --target "$target" "${packages[@]/#/--package=}"
+    for package in "${packages[@]}"; do
+        cp "$CARGO_TARGET_DIR/$target/release/${package//-/_}.wasm" "$built/$package.wasm"
+    done
 done
-release=$CARGO_TARGET_DIR/$target/release
+
+for script in */build.sh; do
+    guest=$(dirname "$script")
+    "$script" "$built/$guest.wasm"
+done
 
 if [[ ${1-} != --check ]]; then
     mkdir -p dist
-    for wasm in "${built[@]}"; do
-        cp "$release/$wasm" "dist/$wasm"
-    done
+    install -m 644 "$built"/*.wasm dist/
     wc -c dist/*.wasm
     exit
 fi
 
 differing=0
-for wasm in "${built[@]}"; do
-    if ! cmp -s "$release/$wasm" "dist/$wasm"; then
-        echo "dist/$wasm differs from what its sources build to" >&2
+for wasm in "$built"/*.wasm; do
+    if ! cmp -s "$wasm" "dist/${wasm##*/}"; then
+        echo "dist/${wasm##*/} differs from what its sources build to" >&2
         differing=1
     fi
 done
 for wasm in dist/*.wasm; do
-    if [[ ! -f $(basename "$wasm" .wasm)/Cargo.toml ]]; then
+    if [[ ! -f $built/${wasm##*/} ]]; then
         echo "$wasm has no sources" >&2
         differing=1
     fi
