@@ -14,8 +14,8 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 use smg::config::Config;
 use smg::modules::{
-    Defaults, Engine, Hook, InstanceMode, Loader, Module, ModuleGuests, ModuleMetrics, RequestHead, RequestView,
-    ShardGuests, Visit,
+    Abi, Defaults, Draft, Engine, Hook, InstanceMode, Loader, Module, ModuleGuests, ModuleMetrics, RequestHead,
+    RequestView, ShardGuests, Visit,
 };
 use tokio::runtime::{Builder, LocalRuntime};
 
@@ -49,7 +49,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let config = Line::parse_from(["bench", "--enable-wasm"]).config;
-        let engine = Arc::new(Engine::new(&config.wasm).expect("an engine"));
+        let engine = Arc::new(Engine::new(&config.wasm.guest).expect("an engine"));
         let loader = Loader::new(engine.clone(), Arc::<ModuleMetrics>::default(), env!("CARGO_BIN_EXE_smg").into());
         let runtime = Builder::new_current_thread().enable_all().build_local(Default::default()).expect("a runtime");
         Self { runtime, engine, loader: loader.expect("a loader"), defaults: Defaults::from(&config.wasm) }
@@ -58,8 +58,9 @@ impl Bench {
     fn module(&self, guest: &str, instance: InstanceMode) -> Arc<Module> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("guests/dist/{guest}.wasm"));
         let wasm = std::fs::read(file).expect("a guest that is built");
-        let mut settings = self.defaults.settings();
-        settings.instance = instance;
+        let abi = Abi::of(&wasm).expect("WebAssembly");
+        let draft = Draft { instance: Some(instance), ..self.defaults.draft() };
+        let settings = draft.settings(abi).expect("settings");
         let loading = self.loader.load(guest, wasm, "", Some(vec![Hook::Request]), settings);
         Arc::new(self.runtime.block_on(loading).expect("a module"))
     }
@@ -74,12 +75,18 @@ fn view() -> RequestView {
         HEADERS.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
     let head = RequestHead { method: Method::POST, uri: Uri::from_static("/v1/chat/completions"), headers };
     let request_id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
-    RequestView { head: Rc::new(head), body: Bytes::from(vec![b'a'; 168]), request_id, received_ms: 1_700_000_000_000 }
+    RequestView {
+        head: Rc::new(head),
+        body: Bytes::from(vec![b'a'; 168]),
+        request_id,
+        client: HeaderValue::from_static("127.0.0.1"),
+        received_ms: 1_700_000_000_000,
+    }
 }
 
 fn guest_call(criterion: &mut Criterion) {
     let bench = Bench::new();
-    let pooled = InstanceMode::Pooled { size: Some(1), max_uses: u32::MAX };
+    let pooled = InstanceMode::Pooled { size: Some(1), max_uses: None };
     let modes = [("pooled", pooled), ("single", InstanceMode::Single {}), ("request", InstanceMode::Request {})];
     let mut group = criterion.benchmark_group("on-request");
     for (name, mode) in modes {
@@ -91,6 +98,11 @@ fn guest_call(criterion: &mut Criterion) {
     let five: Vec<_> = (0..5).map(|_| bench.module("auth", pooled)).collect();
     let chain = bench.chain(&five);
     group.bench_function("auth five times, pooled", |bencher| call(bencher, &bench, &chain));
+    // Of the Sentinel interface: JSON both ways. The first answers with nothing, the others with JSON.
+    for guest in ["sentinel-hostile", "sentinel-c", "sentinel-guard"] {
+        let chain = bench.chain(&[bench.module(guest, pooled)]);
+        group.bench_function(format!("{guest}, pooled"), |bencher| call(bencher, &bench, &chain));
+    }
     group.finish();
 }
 

@@ -96,7 +96,8 @@ impl App {
         let address = listener.local_addr().map_err(StartError::Thread)?;
         let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = metrics_listener {
-            spawn_local(scrape::serve(listener, admin.clone()));
+            let admin = admin.clone();
+            spawn_local(scrape::serve(listener, move || admin.metrics()));
         }
         let shards = Rc::new(RefCell::new(shards));
         let acceptor = spawn_local(accept(listener, shards.clone()));
@@ -159,7 +160,7 @@ fn wasm(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<Wasm>, Sta
     if !config.wasm.enable_wasm {
         return Ok(None);
     }
-    let engine = Arc::new(Engine::new(&config.wasm)?);
+    let engine = Arc::new(Engine::new(&config.wasm.guest)?);
     let metrics = Arc::<ModuleMetrics>::default();
     // The very program that runs, whatever has become of its file since it was started.
     let loader = Loader::new(engine.clone(), metrics.clone(), "/proc/self/exe".into()).map_err(StartError::Loader)?;
@@ -174,7 +175,7 @@ async fn deploy_at_start(registry: &Registry, config: &Config) -> Result<(), Sta
             name: module.name.clone(),
             file: registry::absolute(&module.file),
             hooks: None,
-            settings: registry.defaults().settings(),
+            settings: registry.defaults().draft(),
             allow_duplicate: true,
         };
         let deployed = registry.deploy(deployment).await;

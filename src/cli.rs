@@ -1,5 +1,6 @@
 //! The command line: which command was asked for, with which settings.
 
+pub mod agent;
 pub mod demo;
 pub mod echo_worker;
 pub mod health;
@@ -28,8 +29,10 @@ pub enum Command {
     Launch(Box<Config>),
     /// Run the gateway: the same as no command
     Start(Box<Config>),
-    /// Try it: a gateway, two echo workers and three modules on this machine
+    /// Try it: a gateway, two echo workers and four modules on this machine
     Demo(demo::Demo),
+    /// Run a module for the Sentinel (Zentinel) proxy, on a Unix socket
+    Agent(Box<crate::agent::Options>),
     /// Ask a running gateway whether it is alive, and exit 0 or 1
     Health(health::Health),
     /// Run an OpenAI-compatible worker that repeats what it is told

@@ -123,18 +123,8 @@ pub struct Wasm {
     /// Run modules, and offer the admin API to deploy them
     #[arg(long, env = "SMG_ENABLE_WASM")]
     pub enable_wasm: bool,
-    /// Most memory of a guest, in pages of 64 KiB
-    #[arg(long, env = "SMG_WASM_MAX_MEMORY_PAGES", default_value_t = 1024, value_name = "PAGES", value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub wasm_max_memory_pages: u32,
-    /// Longest a guest may take for one call, host calls included
-    #[arg(long, env = "SMG_WASM_MAX_EXECUTION_TIME_MS", default_value = "1000", value_name = "MS", value_parser = milliseconds)]
-    pub wasm_max_execution_time_ms: Duration,
-    /// Most stack of a guest
-    #[arg(long, env = "SMG_WASM_MAX_STACK_SIZE", default_value_t = 1_048_576, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(16_384..=67_108_864))]
-    pub wasm_max_stack_size: u32,
-    /// Largest body that is shown to a guest
-    #[arg(long, env = "SMG_WASM_MAX_BODY_SIZE", default_value_t = 10_485_760, value_name = "BYTES")]
-    pub wasm_max_body_size: u64,
+    #[command(flatten)]
+    pub guest: GuestLimits,
     /// Instances that a pooled module keeps, unless its deployment says otherwise
     #[arg(long, env = "SMG_WASM_POOL_SIZE", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub wasm_pool_size: u32,
@@ -147,6 +137,24 @@ pub struct Wasm {
     /// Deploy files from below this directory only [default: anywhere but system directories]
     #[arg(long, env = "SMG_WASM_MODULE_DIR", value_name = "DIRECTORY")]
     pub wasm_module_dir: Option<PathBuf>,
+}
+
+/// What one guest may use at most.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "WebAssembly modules")]
+pub struct GuestLimits {
+    /// Most memory of a guest, in pages of 64 KiB
+    #[arg(long, env = "SMG_WASM_MAX_MEMORY_PAGES", default_value_t = 1024, value_name = "PAGES", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub wasm_max_memory_pages: u32,
+    /// Longest a guest may take for one call, host calls included
+    #[arg(long, env = "SMG_WASM_MAX_EXECUTION_TIME_MS", default_value = "1000", value_name = "MS", value_parser = milliseconds)]
+    pub wasm_max_execution_time_ms: Duration,
+    /// Most stack of a guest
+    #[arg(long, env = "SMG_WASM_MAX_STACK_SIZE", default_value_t = 1_048_576, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(16_384..=67_108_864))]
+    pub wasm_max_stack_size: u32,
+    /// Largest body that is shown to a guest
+    #[arg(long, env = "SMG_WASM_MAX_BODY_SIZE", default_value_t = 10_485_760, value_name = "BYTES")]
+    pub wasm_max_body_size: u64,
 }
 
 #[derive(Debug, Clone, Args)]

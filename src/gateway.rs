@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -36,7 +36,10 @@ use crate::config::Config;
 use crate::connection::ClientConnection;
 use crate::deadline::{Deadline, Deadlines};
 use crate::headers::{self, X_REQUEST_ID};
-use crate::modules::{Engine, ModuleGuests, RequestHead, RequestView, ResponseHead, ResponseView, ShardGuests, Visit};
+use crate::metrics::now_ms;
+use crate::modules::{
+    self, Engine, ModuleGuests, RequestHead, RequestView, ResponseHead, ResponseView, ShardGuests, Visit,
+};
 use crate::routes::{self, Route};
 use crate::snapshot::{Publisher, Snapshot, SnapshotCache};
 use crate::workers::client::Connections;
@@ -183,15 +186,17 @@ impl Gateway {
         }
 
         // In a box of its own: the state of guest calls is large, and most of a future is moved when it starts.
-        let visited = self.serve_visited(&view, head, body, record, &deadline, destination);
+        let visited = self.serve_visited(&view, connection, head, body, record, &deadline, destination);
         let answer = Box::pin(visited).await?;
         Ok(Answer { deadline: Some(deadline), view: Some(view.clone()), ..answer })
     }
 
     /// The same with the modules in between.
+    #[expect(clippy::too_many_arguments, reason = "a part of `serve`, in a box of its own")]
     async fn serve_visited(
         &self,
         view: &View,
+        connection: &ClientConnection,
         head: RequestHead,
         body: ClientBody,
         record: &mut Record,
@@ -201,16 +206,16 @@ impl Gateway {
         let is_head = head.method == Method::HEAD;
         let mut visit = Visit::new(&view.chain, &head, now_ms());
         let answered = async {
-            let (head, body) = match on_request(&mut visit, head, body, record, deadline).await? {
+            let (head, body) = match on_request(&mut visit, head, body, connection, record, deadline).await? {
                 OnRequest::Forward(head, body) => (head, body),
-                OnRequest::Answered(status) => return Ok(Answer::empty(status)),
+                OnRequest::Answered(answer) => return Ok(Answer::of_module(*answer)),
             };
             let answering = destination(self, view, head, body, record);
             let answer = within(deadline, GatewayError::Timeout, pin!(answering)).await?;
-            on_response(&mut visit, answer, is_head, deadline).await
+            on_response(&mut visit, answer, is_head, record, deadline).await
         };
         let answered = answered.await;
-        record.visited(visit.acted());
+        record.visited(visit.acted(), visit.tags());
         answered
     }
 
@@ -325,7 +330,7 @@ impl Gateway {
 #[expect(clippy::large_enum_variant, reason = "the large one is the common one, and is taken apart at once")]
 enum OnRequest {
     Forward(RequestHead, WorkerBody),
-    Answered(StatusCode),
+    Answered(Box<modules::Answer>),
 }
 
 /// Runs the on-request hooks, with the body only if one of them is shown it.
@@ -333,18 +338,32 @@ async fn on_request(
     visit: &mut Visit,
     head: RequestHead,
     body: ClientBody,
+    connection: &ClientConnection,
     record: &Record,
     deadline: &Deadline,
 ) -> Result<OnRequest, GatewayError> {
-    let Some(limit) = visit.request_body_limit() else { return Ok(OnRequest::Forward(head, body.into())) };
-    let body = within(deadline, GatewayError::SlowBody, pin!(body.collect(limit))).await?;
+    if !visit.has_request_hooks() {
+        return Ok(OnRequest::Forward(head, body.into()));
+    }
+    let (body, passing) = match visit.request_body_limit() {
+        Some(limit) => (within(deadline, GatewayError::SlowBody, pin!(body.collect(limit))).await?, None),
+        None => (Bytes::new(), Some(body)),
+    };
     let received = body.len();
-    let request_id = record.request_id.clone();
-    let mut view = RequestView { head: Rc::new(head), body, request_id, received_ms: visit.received_ms() };
+    let mut view = RequestView {
+        head: Rc::new(head),
+        body,
+        request_id: record.request_id.clone(),
+        client: connection.forwarded_for.clone(),
+        received_ms: visit.received_ms(),
+    };
     if let Some(answer) = visit.on_request(&mut view).await? {
-        return Ok(OnRequest::Answered(answer.status));
+        return Ok(OnRequest::Answered(Box::new(answer)));
     }
     let mut head = Rc::unwrap_or_clone(view.head);
+    if let Some(body) = passing {
+        return Ok(OnRequest::Forward(head, body.into()));
+    }
     // The length of what is sent, whatever the client or a module said.
     if received > 0 || !view.body.is_empty() {
         head.headers.remove(header::CONTENT_LENGTH);
@@ -358,29 +377,37 @@ async fn on_response(
     visit: &mut Visit,
     answer: Answer,
     is_head: bool,
+    record: &Record,
     deadline: &Deadline,
 ) -> Result<Answer, GatewayError> {
     let streamed = headers::is_event_stream(&answer.head.headers);
-    let Some(limit) = visit.response_body_limit(streamed) else { return Ok(answer) };
+    if !visit.has_say_on_response(streamed) {
+        return Ok(answer);
+    }
     let Answer { head, content, lease, .. } = answer;
-    let (body, passing) = if streamed || is_head {
-        (Bytes::new(), Some(content))
-    } else {
-        let collecting = pin!(forward::collect_answer(content, &head.headers, limit));
-        match within(deadline, GatewayError::Timeout, collecting).await? {
-            Ok(body) => (body, None),
-            Err(content) => (Bytes::new(), Some(content)),
+    let limit = visit.response_body_limit(streamed).filter(|_| !streamed && !is_head);
+    let (body, passing) = match limit {
+        None => (Bytes::new(), Some(content)),
+        Some(limit) => {
+            let collecting = pin!(forward::collect_answer(content, &head.headers, limit));
+            match within(deadline, GatewayError::Timeout, collecting).await? {
+                Ok(body) => (body, None),
+                Err(content) => (Bytes::new(), Some(content)),
+            }
         }
     };
-    let oversized = passing.is_some() && !streamed && !is_head;
-    let mut view = ResponseView { head: Rc::new(head), body, streamed, oversized };
+    let oversized = limit.is_some() && passing.is_some();
+    let request_id = record.request_id.clone();
+    let mut view = ResponseView { head: Rc::new(head), body, request_id, streamed, oversized };
     let replaced = visit.on_response(&mut view).await?;
     let mut head = Rc::unwrap_or_clone(view.head);
-    let content = match passing {
-        Some(content) if !replaced => content,
-        _ => {
+    let (content, lease) = match passing {
+        Some(content) if !replaced => (content, lease),
+        dropped => {
+            // A worker whose answer nobody will read is done with this request.
+            let lease = lease.filter(|_| dropped.is_none());
             head.headers.remove(header::CONTENT_LENGTH);
-            Content::Whole(Some(view.body).filter(|body| !body.is_empty()))
+            (Content::Whole(Some(view.body).filter(|body| !body.is_empty())), lease)
         }
     };
     Ok(Answer { head, content, lease, deadline: None, view: None })
@@ -416,9 +443,4 @@ async fn within<T>(
         work.as_mut().poll(cx)
     })
     .await
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

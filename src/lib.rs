@@ -23,6 +23,15 @@
 //! The same task drives the client's connection, the request and the connection to the worker: no hand-over
 //! between tasks, and a client that leaves takes everything with it.
 //!
+//! # Guests
+//!
+//! A module is written for one of the interfaces in `modules::abi`; the files there translate, and nothing past
+//! them knows which it was. What hooks are shown and may decide is the vocabulary of `modules::hook`: a
+//! [`modules::Verdict`] continues, edits, or answers; tags go into the request's record.
+//!
+//! [`agent`] runs one module behind the Sentinel proxy's protocol instead of behind HTTP: the same guests, pools,
+//! limits and policies, with a Unix socket in front.
+//!
 //! # Layers
 //!
 //! Downward only; each line may use those above it:
@@ -33,7 +42,7 @@
 //! | on the leaves, not on each other | [`workers`], [`modules`], [`connection`] |
 //! | what exists | [`snapshot`], [`registry`] |
 //! | what is done with it | [`gateway`], [`admin`] |
-//! | threads and sockets | [`server`], [`shard`], [`scrape`], [`app`] |
+//! | threads and sockets | [`server`], [`shard`], [`scrape`], [`app`], [`agent`] |
 //! | the process | [`run`], [`cli`], `main` |
 //!
 //! wasmtime is named only in [`modules`]; an error becomes a status only in [`gateway::error`] (and, for
@@ -56,6 +65,7 @@ pub mod snapshot;
 pub mod admin;
 pub mod gateway;
 
+pub mod agent;
 pub mod app;
 pub mod scrape;
 pub mod server;

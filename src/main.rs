@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use smg::cli::{Cli, Command};
+use smg::cli::{self, Cli, Command};
 use smg::config::Config;
 use smg::{modules, run};
 
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         None => serve(cli.config),
         Some(Command::Launch(config) | Command::Start(config)) => serve(*config),
         Some(Command::Demo(demo)) => demo.run(),
+        Some(Command::Agent(options)) => cli::agent::run(*options),
         Some(Command::Health(health)) => health.run(),
         Some(Command::EchoWorker(worker)) => worker.run(),
         Some(Command::Compile(args)) => modules::compile_process(&args),

@@ -5,13 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::proto::{self, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
 /// The content type of [`Exposition::render`] (Prometheus text format 0.0.4).
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A counter with one writer at a time: adding is a plain load and store, not a read-modify-write that
 /// would bounce a cache line between shards.

@@ -4,7 +4,7 @@
 //! then makes guests of it ([`guest`], [`pool`]) and calls them at hooks. What a guest asks for arrives as a
 //! [`Verdict`], whatever the interface ([`abi`]) it was written for. wasmtime is named nowhere else.
 
-pub mod abi;
+mod abi;
 mod breaker;
 mod chain;
 mod compile;
@@ -18,11 +18,17 @@ mod settings;
 mod stats;
 mod turns;
 
-pub use chain::{GuestFailure, Visit};
+pub use abi::Abi;
+pub use chain::{FAILED, FAILED_OPEN, GuestFailure, Visit};
 pub use compile::{CompileArgs, Compiler, compile_process};
 pub use engine::{Engine, EngineError};
-pub use hook::{Answer, Edit, EditError, Hook, RequestHead, RequestView, ResponseHead, ResponseView, Verdict};
+pub use guest::HookView;
+pub use hook::{
+    Answer, Edit, EditError, FieldEdits, Hook, RequestHead, RequestView, ResponseHead, ResponseView, Verdict,
+};
 pub use load::{LoadError, Loader, Module, sha256};
 pub use pool::{ModuleGuests, ShardGuests};
-pub use settings::{Defaults, FailurePolicies, InstanceMode, Limits, Match, Settings, Streaming};
+pub use settings::{
+    Defaults, Draft, FailurePolicies, HeaderCase, InstanceMode, Limits, Match, Settings, Streaming, UselessSetting,
+};
 pub use stats::{FailureKind, ModuleMetrics, Outcome, Totals};

@@ -11,8 +11,10 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
-pub use self::file::FileError;
-use crate::modules::{Defaults, Hook, LoadError, Loader, Module, ModuleMetrics, Settings, Totals, sha256};
+pub use self::file::{FileError, read_trusted};
+use crate::modules::{
+    Abi, Defaults, Draft, Hook, LoadError, Loader, Module, ModuleMetrics, Totals, UselessSetting, sha256,
+};
 use crate::snapshot::Publisher;
 
 /// Modules that can be deployed at once; it also bounds the labels of metrics.
@@ -39,6 +41,8 @@ pub enum DeployError {
     File(#[from] FileError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Setting(#[from] UselessSetting),
 }
 
 /// What a deployment asks for.
@@ -47,7 +51,7 @@ pub struct Deployment {
     pub file: PathBuf,
     /// `None`: all that the module exports.
     pub hooks: Option<Vec<Hook>>,
-    pub settings: Settings,
+    pub settings: Draft,
     pub allow_duplicate: bool,
 }
 
@@ -163,6 +167,7 @@ impl Registry {
             self.check_duplicate(&sha256)?;
         }
         let Deployment { name, file, hooks, settings, .. } = deployment;
+        let settings = settings.settings(Abi::of(&wasm)?)?;
         let module = Arc::new(self.loader.load(&name, wasm, &sha256, hooks, settings).await?);
         let (id, number) = (module.id, self.number.fetch_add(1, Relaxed));
         let mut entries = self.entries();

@@ -1,7 +1,6 @@
 //! The second listener: `/metrics` for everybody who can connect to it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,16 +13,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
-use crate::admin::Admin;
-
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers scrapes for as long as the control plane runs.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+/// Answers scrapes with what `metrics` gives, for as long as it is polled.
+pub async fn serve(listener: TcpListener, metrics: impl Fn() -> Response<Bytes> + Clone + 'static) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(spawn_local(serve_one(stream, admin.clone()))),
+            Ok((stream, _)) => drop(spawn_local(serve_one(stream, metrics.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "a scraper's connection can't be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -32,10 +29,10 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-async fn serve_one(stream: TcpStream, admin: Arc<Admin>) {
+async fn serve_one(stream: TcpStream, metrics: impl Fn() -> Response<Bytes>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let response = match (request.method(), request.uri().path()) {
-            (&Method::GET | &Method::HEAD, "/metrics") => admin.metrics(),
+            (&Method::GET | &Method::HEAD, "/metrics") => metrics(),
             _ => {
                 let mut response = Response::new(Bytes::from_static(b"only GET /metrics is here\n"));
                 *response.status_mut() = StatusCode::NOT_FOUND;

@@ -100,7 +100,7 @@ fn describe(entry: &Entry) -> Value {
             "last_accessed_at": rfc3339(last_call),
             "access_count": totals.calls(),
             "attach_points": module.hooks.iter().map(|hook| attach_point(*hook)).collect::<Vec<_>>(),
-            "abi": module.abi(),
+            "abi": module.abi().label(),
             "version": 1,
             "settings": module.settings,
             "failures": totals.failures_by_kind(),

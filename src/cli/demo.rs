@@ -1,4 +1,4 @@
-//! `smg demo`: a gateway, two echo workers and three modules on this machine, and what to try with them.
+//! `smg demo`: a gateway, two echo workers and four modules on this machine, and what to try with them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,11 +18,13 @@ use crate::echo::Echo;
 use crate::run::Stop;
 use crate::telemetry;
 
-/// The modules that the demo deploys: name, file, settings.
-const MODULES: [(&str, &[u8]); 3] = [
-    ("auth", include_bytes!("../../guests/dist/auth.wasm")),
-    ("ratelimit", include_bytes!("../../guests/dist/ratelimit.wasm")),
-    ("logging", include_bytes!("../../guests/dist/logging.wasm")),
+/// The modules that the demo deploys: name, instance mode, file. The rate limiter counts in its own memory, so
+/// there must be exactly one of it.
+const MODULES: [(&str, &str, &[u8]); 4] = [
+    ("guard", "pooled", include_bytes!("../../guests/dist/sentinel-guard.wasm")),
+    ("auth", "request", include_bytes!("../../guests/dist/auth.wasm")),
+    ("ratelimit", "single", include_bytes!("../../guests/dist/ratelimit.wasm")),
+    ("logging", "request", include_bytes!("../../guests/dist/logging.wasm")),
 ];
 
 #[derive(Debug, clap::Args)]
@@ -100,7 +102,7 @@ impl Demo {
         let url = format!("http://localhost:{}", self.port);
         let [first, second] = workers;
         println!("gateway on {url}, workers on http://{first} and http://{second}");
-        println!("modules auth, ratelimit and logging are deployed, from {}", directory.display());
+        println!("modules guard, auth, ratelimit and logging are deployed, from {}", directory.display());
         println!("\nTry:");
         println!("  curl -i {url}/v1/models");
         println!("      401: the auth module wants a key");
@@ -110,6 +112,8 @@ impl Demo {
         println!(
             "      -d '{{\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"one token after the other\"}}]}}'"
         );
+        println!("  curl -i '{url}/v1/models?q=1+union+select+2'");
+        println!("      403: the guard, a module of the Sentinel proxy's kind, sees an attack");
         println!("  curl {url}/wasm");
         println!("      the modules, and what they have done; Prometheus metrics are on {url}/metrics");
         println!("\nCtrl-C stops it.");
@@ -117,11 +121,9 @@ impl Demo {
 }
 
 async fn deploy(app: &App, directory: &Path) -> Result<(), DemoError> {
-    for (name, wasm) in MODULES {
+    for (name, mode, wasm) in MODULES {
         let file = directory.join(format!("{name}.wasm"));
         std::fs::write(&file, wasm)?;
-        // The rate limiter counts in its own memory, so there must be exactly one of it.
-        let mode = if name == "ratelimit" { "single" } else { "request" };
         let module = json!({
             "name": name,
             "file_path": file,

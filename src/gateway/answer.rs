@@ -11,7 +11,7 @@ use super::body::Content;
 use super::error::GatewayError;
 use super::record::Record;
 use crate::deadline::Deadline;
-use crate::modules::ResponseHead;
+use crate::modules::{self, ResponseHead};
 use crate::workers::Lease;
 
 pub struct Answer {
@@ -28,6 +28,12 @@ impl Answer {
         let (parts, body) = response.into_parts();
         let head = ResponseHead { status: parts.status, headers: parts.headers };
         Self { head, content: Content::Whole(Some(body)), lease: None, deadline: None, view: None }
+    }
+
+    pub fn of_module(answer: modules::Answer) -> Self {
+        let modules::Answer { head, body, tags: _ } = answer;
+        let content = Content::Whole(body.filter(|body| !body.is_empty()));
+        Self { head, content, lease: None, deadline: None, view: None }
     }
 
     pub fn empty(status: StatusCode) -> Self {
@@ -54,10 +60,11 @@ impl Answer {
         Self::whole(error.response())
     }
 
-    /// Without a body where there must be none (RFC 9112 section 6.3), whatever a module did.
+    /// Without a body where there must be none (RFC 9112 section 6.3, RFC 9110 section 15.3.6), whatever a module did.
     pub fn framed(mut self, is_head: bool) -> Self {
-        let bodiless = matches!(self.head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if self.head.status == StatusCode::NO_CONTENT {
+        use StatusCode as S;
+        let bodiless = matches!(self.head.status, S::NO_CONTENT | S::RESET_CONTENT | S::NOT_MODIFIED);
+        if matches!(self.head.status, S::NO_CONTENT | S::RESET_CONTENT) {
             self.head.headers.remove(header::CONTENT_LENGTH);
         }
         if bodiless || (is_head && matches!(self.content, Content::Whole(_))) {

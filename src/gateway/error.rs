@@ -84,9 +84,22 @@ impl GatewayError {
         self.row().1
     }
 
+    /// What callers of such modules expect.
+    fn plain(status: StatusCode, code: &'static str, text: &'static str) -> Response<bytes::Bytes> {
+        let mut response = Response::new(bytes::Bytes::from_static(text.as_bytes()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(&ERROR_CODE, HeaderValue::from_static(code));
+        response
+    }
+
     /// The answer to the client, in the envelope of the OpenAI API.
     pub fn response(&self) -> Response<bytes::Bytes> {
         let (status, code, message) = self.row();
+        if let Self::Guest(GuestFailure { text: Some(text), .. }) = self {
+            return Self::plain(status, code, text);
+        }
         let kind = match status.as_u16() {
             401 | 403 => "authentication_error",
             400..=499 => "invalid_request_error",
@@ -125,7 +138,13 @@ mod tests {
 
     #[test]
     fn every_error_has_its_row() {
-        let guest = GuestFailure { module: "m".into(), kind: FailureKind::Trap, status: StatusCode::IM_A_TEAPOT };
+        let guest = |text| {
+            let (kind, status) = (FailureKind::Trap, StatusCode::IM_A_TEAPOT);
+            GatewayError::Guest(GuestFailure { module: "m".into(), kind, status, text })
+        };
+        let plain = guest(Some("Wasm Error")).response();
+        assert_eq!((plain.status().as_u16(), &plain.body()[..]), (418, &b"Wasm Error"[..]));
+        assert_eq!(plain.headers()[&ERROR_CODE], "wasm_module_failed");
         for (error, status, code) in [
             (GatewayError::BadRequest("no"), 400, "invalid_request"),
             (GatewayError::BrokenBody, 400, "invalid_request_body"),
@@ -140,7 +159,7 @@ mod tests {
             (GatewayError::Connect(ConnectError::Timeout), 502, "upstream_connection_failed"),
             (GatewayError::BadHead, 502, "upstream_bad_response"),
             (GatewayError::Timeout, 504, "upstream_timeout"),
-            (GatewayError::Guest(guest), 418, "wasm_module_failed"),
+            (guest(None), 418, "wasm_module_failed"),
             (GatewayError::Overloaded, 503, "overloaded"),
             (GatewayError::ControlPlane, 503, "shutting_down"),
         ] {

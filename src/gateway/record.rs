@@ -28,6 +28,7 @@ pub struct Record {
     cause: String,
     worker: Option<Arc<Worker>>,
     modules: Vec<Arc<str>>,
+    tags: Vec<Arc<str>>,
     upload: Rc<Upload>,
     sent: u64,
     to_head: Duration,
@@ -65,6 +66,7 @@ impl Record {
             cause: String::new(),
             worker: None,
             modules: Vec::new(),
+            tags: Vec::new(),
             upload: Rc::default(),
             sent: 0,
             to_head: Duration::ZERO,
@@ -82,8 +84,10 @@ impl Record {
         self.worker = Some(worker.clone());
     }
 
-    pub fn visited(&mut self, modules: Vec<Arc<str>>) {
+    /// The modules that acted, and the tags that they left.
+    pub fn visited(&mut self, modules: Vec<Arc<str>>, tags: Vec<Arc<str>>) {
         self.modules = modules;
+        self.tags = tags;
     }
 
     /// The gateway answers itself, because of an error.
@@ -119,13 +123,17 @@ impl Record {
             End::Broke(why) => why,
             End::ClientLeft => "client_left",
         };
-        let (worker, modules) = (self.worker.as_ref().map_or("", |worker| &worker.label), self.modules.join(","));
+        let worker = self.worker.as_ref().map_or("", |worker| &worker.label);
+        // No tag may look like two, or like another field.
+        let one = |character: char| if character == ',' || character.is_whitespace() { '_' } else { character };
+        let tags: Vec<_> = self.tags.iter().map(|tag| tag.chars().map(one).collect::<String>()).collect();
+        let (modules, tags) = (self.modules.join(","), tags.join(","));
         tracing::info!(
             target: "smg::access",
             id = %Untrusted(self.request_id.as_bytes()), client = %self.client, method = %Untrusted(self.method.as_str().as_bytes()),
             path = %Untrusted(self.uri.path().as_bytes()), status = self.status.as_u16(), error = self.error_code, cause = %Untrusted(self.cause.as_bytes()), worker,
             head_ms = %Millis(self.to_head), total_ms = %Millis(took), bytes_in = self.upload.bytes.get(),
-            bytes_out = self.sent, modules = %Untrusted(modules.as_bytes()), end,
+            bytes_out = self.sent, modules = %Untrusted(modules.as_bytes()), tags = %Untrusted(tags.as_bytes()), end,
         );
     }
 }

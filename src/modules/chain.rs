@@ -1,17 +1,22 @@
 //! The modules that one request visits, in order on its way in and in reverse on its way out.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
-use super::guest::{Guest, View};
-use super::hook::{Answer, Edit, Hook, RequestHead, RequestView, ResponseView, Verdict};
+use super::guest::{Guest, HookView};
+use super::hook::{Answer, Edit, FieldEdits, Hook, RequestHead, RequestView, ResponseView, Verdict};
 use super::load::Module;
 use super::pool::ModuleGuests;
 use super::settings::Streaming;
 use super::stats::FailureKind;
 use crate::config::FailurePolicy;
+
+/// Tags of a request whose guest failed.
+pub const FAILED: &str = "wasm-error";
+pub const FAILED_OPEN: &str = "fail-open";
 
 /// A guest failed and its module's policy is to fail closed.
 #[derive(Debug, thiserror::Error)]
@@ -21,18 +26,23 @@ pub struct GuestFailure {
     pub kind: FailureKind,
     /// What the deployment says the client gets.
     pub status: StatusCode,
+    /// The body that callers of such modules know; `None` for the gateway's own.
+    pub text: Option<&'static str>,
 }
 
 /// One request's way through the modules that apply to it.
 pub struct Visit {
     stops: Vec<Stop>,
     received_ms: u64,
+    tags: Vec<Arc<str>>,
 }
 
 struct Stop {
     guests: Rc<ModuleGuests>,
     /// The request's own guest between two hooks.
     kept: Option<Guest>,
+    /// What its on-request hook said about the answer.
+    of_answer: FieldEdits,
     acted: bool,
 }
 
@@ -40,25 +50,38 @@ impl Visit {
     /// The visit of a request that arrived at `received_ms`, from the chain in force then.
     pub fn new(chain: &[Rc<ModuleGuests>], head: &RequestHead, received_ms: u64) -> Self {
         let applying = chain.iter().filter(|guests| guests.module.settings.applies.covers(head));
-        let stops = applying.map(|guests| Stop { guests: guests.clone(), kept: None, acted: false }).collect();
-        Self { stops, received_ms }
+        let stop = |guests: &Rc<ModuleGuests>| Stop {
+            guests: guests.clone(),
+            kept: None,
+            of_answer: FieldEdits::default(),
+            acted: false,
+        };
+        Self { stops: applying.map(stop).collect(), received_ms, tags: Vec::new() }
     }
 
     pub fn received_ms(&self) -> u64 {
         self.received_ms
     }
 
-    /// The largest request body that all its modules can be shown; `None` if none runs on requests.
-    pub fn request_body_limit(&self) -> Option<u64> {
-        self.at(Hook::Request).map(|module| module.settings.limits.body_bytes).min()
+    /// Whether any of its modules runs on requests.
+    pub fn has_request_hooks(&self) -> bool {
+        self.at(Hook::Request).next().is_some()
     }
 
-    /// The largest response body that any of its modules can be shown; `None` if none would be called.
+    /// The largest request body that all its modules can be shown; `None` if none is shown one.
+    pub fn request_body_limit(&self) -> Option<u64> {
+        self.at(Hook::Request).filter_map(Module::body_limit).min()
+    }
+
+    /// Whether any of its modules has a say about an answer.
+    pub fn has_say_on_response(&self, streamed: bool) -> bool {
+        self.stops.iter().any(|stop| !stop.of_answer.is_empty() || stop.sees_response(streamed))
+    }
+
+    /// The largest response body that any of its modules can be shown; `None` if none is shown one.
     pub fn response_body_limit(&self, streamed: bool) -> Option<u64> {
-        self.at(Hook::Response)
-            .filter(|module| !(streamed && module.settings.streaming == Streaming::Skip))
-            .map(|module| module.settings.limits.body_bytes)
-            .max()
+        let called = self.stops.iter().filter(|stop| stop.sees_response(streamed));
+        called.filter_map(|stop| stop.guests.module.body_limit()).max()
     }
 
     fn at(&self, hook: Hook) -> impl Iterator<Item = &Module> {
@@ -70,13 +93,29 @@ impl Visit {
         self.stops.iter().filter(|stop| stop.acted).map(|stop| stop.guests.module.name.clone()).collect()
     }
 
-    /// Runs the on-request hooks. Each module sees the edits of those before it; the first answer ends it.
+    /// What the modules left for the request's log line.
+    pub fn tags(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.tags)
+    }
+
+    /// Runs the on-request hooks. Each module sees the edits of those before it; the first answer ends it, and
+    /// takes what the modules before said about answers.
     pub async fn on_request(&mut self, view: &mut RequestView) -> Result<Option<Answer>, GuestFailure> {
-        for stop in self.stops.iter_mut().filter(|stop| stop.guests.module.runs_at(Hook::Request)) {
-            match stop.call(View::Request(view), self.received_ms).await? {
+        for at in 0..self.stops.len() {
+            let stop = &mut self.stops[at];
+            if !stop.guests.module.runs_at(Hook::Request) {
+                continue;
+            }
+            match stop.call(HookView::Request(view), self.received_ms, &mut self.tags).await? {
                 Verdict::Continue => {}
-                Verdict::Respond(answer) => return Ok(Some(answer)),
-                Verdict::Edit(edit) => edit_request(view, *edit),
+                Verdict::Respond(mut answer) => {
+                    self.decorate(0..at, &mut answer.head.headers)?;
+                    return Ok(Some(*answer));
+                }
+                Verdict::Edit(mut edit) => {
+                    stop.of_answer = std::mem::take(&mut edit.of_answer);
+                    edit_request(view, *edit);
+                }
             }
         }
         Ok(None)
@@ -85,58 +124,119 @@ impl Visit {
     /// Runs the on-response hooks, in reverse order. Answers whether the body was replaced.
     pub async fn on_response(&mut self, view: &mut ResponseView) -> Result<bool, GuestFailure> {
         let mut replaced = false;
-        for stop in self.stops.iter_mut().rev().filter(|stop| stop.guests.module.runs_at(Hook::Response)) {
-            if view.streamed && stop.guests.module.settings.streaming == Streaming::Skip {
+        for at in (0..self.stops.len()).rev() {
+            if !self.stops[at].of_answer.is_empty() {
+                self.decorate(at..at + 1, &mut Rc::make_mut(&mut view.head).headers)?;
+            }
+            let stop = &mut self.stops[at];
+            if !stop.sees_response(view.streamed) {
                 continue;
             }
-            match stop.call(View::Response(view), self.received_ms).await? {
+            match stop.call(HookView::Response(view), self.received_ms, &mut self.tags).await? {
                 Verdict::Continue => {}
-                Verdict::Respond(answer) => Rc::make_mut(&mut view.head).status = answer.status,
+                Verdict::Respond(answer) => {
+                    replace_response(view, *answer);
+                    replaced = true;
+                    // What was said about the answer, whoever gives it, is said of this one too.
+                    self.decorate(at..self.stops.len(), &mut Rc::make_mut(&mut view.head).headers)?;
+                }
                 Verdict::Edit(edit) => replaced |= edit_response(view, *edit),
             }
-            stop.kept = None;
+            self.stops[at].kept = None;
         }
         Ok(replaced)
+    }
+
+    /// Applies what the on-request hooks of these modules said about the answer, in reverse order.
+    fn decorate(&mut self, stops: Range<usize>, headers: &mut HeaderMap) -> Result<(), GuestFailure> {
+        for stop in self.stops[stops].iter_mut().rev() {
+            match stop.of_answer.check_fits(headers) {
+                Ok(()) => stop.of_answer.apply(headers),
+                Err(_) => {
+                    stop.guests.count_failure(Hook::Response, FailureKind::Output, self.received_ms);
+                    stop.failed(Hook::Response, FailureKind::Output, &mut self.tags)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 impl Stop {
-    /// A failure under an open policy is as if the module had said to continue.
-    async fn call(&mut self, view: View<'_>, now_ms: u64) -> Result<Verdict, GuestFailure> {
-        let result = self.guests.call(&mut self.kept, view, now_ms).await;
-        self.acted |= !matches!(result, Ok(Verdict::Continue));
+    fn sees_response(&self, streamed: bool) -> bool {
         let module = &self.guests.module;
-        match (result, module.settings.on_failure.of(view.hook())) {
-            (Ok(verdict), _) => Ok(verdict),
-            (Err(_), FailurePolicy::Open) => Ok(Verdict::Continue),
-            (Err(kind), FailurePolicy::Closed) => {
+        module.runs_at(Hook::Response) && !(streamed && module.settings.streaming == Streaming::Skip)
+    }
+
+    async fn call(
+        &mut self,
+        view: HookView<'_>,
+        now_ms: u64,
+        tags: &mut Vec<Arc<str>>,
+    ) -> Result<Verdict, GuestFailure> {
+        match self.guests.call(&mut self.kept, view, now_ms).await {
+            Ok(mut verdict) => {
+                self.acted |= !matches!(verdict, Verdict::Continue);
+                let left = match &mut verdict {
+                    Verdict::Continue => &mut Vec::new(),
+                    Verdict::Edit(edit) => &mut edit.tags,
+                    Verdict::Respond(answer) => &mut answer.tags,
+                };
+                tags.extend(left.drain(..).map(|tag| self.guests.count_tag(&tag)));
+                Ok(verdict)
+            }
+            Err(kind) => self.failed(view.hook(), kind, tags).map(|()| Verdict::Continue),
+        }
+    }
+
+    /// A failure under an open policy is as if the module had said to continue.
+    fn failed(&mut self, hook: Hook, kind: FailureKind, tags: &mut Vec<Arc<str>>) -> Result<(), GuestFailure> {
+        self.acted = true;
+        let module = &self.guests.module;
+        // Before what modules say, so that no module can talk them out of the log.
+        tags.insert(0, self.guests.count_tag(FAILED));
+        match module.settings.on_failure.of(hook) {
+            FailurePolicy::Open => {
+                tags.insert(1, self.guests.count_tag(FAILED_OPEN));
+                Ok(())
+            }
+            FailurePolicy::Closed => {
                 let status = StatusCode::from_u16(module.settings.failure_status)
                     .expect("a deployment's status is checked when it is accepted");
-                Err(GuestFailure { module: module.name.clone(), kind, status })
+                Err(GuestFailure { module: module.name.clone(), kind, status, text: module.abi().failure_text() })
             }
         }
     }
 }
 
-fn edit_request(view: &mut RequestView, mut edit: Edit) {
-    if let Some(body) = edit.body.take() {
+fn edit_request(view: &mut RequestView, edit: Edit) {
+    if let Some(body) = edit.body {
         view.body = body;
     }
-    edit.apply(&mut Rc::make_mut(&mut view.head).headers);
+    if !edit.fields.is_empty() {
+        edit.fields.apply(&mut Rc::make_mut(&mut view.head).headers);
+    }
 }
 
-fn edit_response(view: &mut ResponseView, mut edit: Edit) -> bool {
+fn edit_response(view: &mut ResponseView, edit: Edit) -> bool {
     let head = Rc::make_mut(&mut view.head);
-    if let Some(status) = edit.status.take() {
+    if let Some(status) = edit.status {
         head.status = status;
     }
-    let body = edit.body.take();
-    edit.apply(&mut head.headers);
-    match body {
+    edit.fields.apply(&mut head.headers);
+    match edit.body {
         Some(body) => {
             view.body = body;
             true
         }
         None => false,
     }
+}
+
+/// What is left of the worker's answer is for the modules that come after: nothing.
+fn replace_response(view: &mut ResponseView, answer: Answer) {
+    *Rc::make_mut(&mut view.head) = answer.head;
+    view.body = answer.body.unwrap_or_default();
+    view.oversized = false;
+    view.streamed = false;
 }

@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
+use super::abi::Abi;
 use super::engine::Tuning;
 
 /// Longest time for one module, on the clock and on the processor.
@@ -27,7 +28,7 @@ const MAX_ERROR: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    #[error("not a valid component: {0}")]
+    #[error("not valid WebAssembly: {0}")]
     Refused(String),
     #[error("compiling the module took longer than {} s", MAX_TIME.as_secs())]
     Timeout,
@@ -59,7 +60,7 @@ impl Compiler {
         Self { executable, tuning }
     }
 
-    /// The artefact for a WebAssembly component.
+    /// The artefact for a WebAssembly component or core module.
     pub async fn compile(&self, wasm: Vec<u8>) -> Result<Vec<u8>, CompileError> {
         let mut child = Command::new(&self.executable)
             .arg("compile")
@@ -141,5 +142,6 @@ fn limit(resource: Resource, most: u64) -> rustix::io::Result<()> {
 fn compile(args: &CompileArgs) -> wasmtime::Result<Vec<u8>> {
     let mut wasm = Vec::new();
     io::stdin().lock().read_to_end(&mut wasm)?;
-    wasmtime::Engine::new(&args.tuning.config())?.precompile_component(&wasm)
+    let engine = wasmtime::Engine::new(&args.tuning.config())?;
+    Abi::of(&wasm)?.precompile(&engine, &wasm)
 }

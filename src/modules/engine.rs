@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::config::Wasm;
+use crate::config::GuestLimits;
 
 /// Time between two ticks; a guest that is still running at a tick yields.
 const TICK: Duration = Duration::from_millis(1);
+/// The same while there are slow guests: ten more that begin at once are to keep nobody waiting for long.
+const SHORT_TICK: Duration = Duration::from_micros(100);
+/// Time that a guest must have run for, in all its slices, to be one of those.
+const SLOW: Duration = Duration::from_micros(500);
 /// Ticks without any guest after which the thread goes to sleep until there is one.
 const QUIET_TICKS: u32 = 64;
 
@@ -84,6 +88,7 @@ impl Tuning {
             .max_core_instances_per_component(16)
             .max_memories_per_component(1)
             .max_tables_per_component(8)
+            .max_tables_per_module(8)
             .max_memory_size(self.max_memory as usize)
             .table_elements(20_000)
             .max_unused_warm_slots(WARM_SLOTS)
@@ -107,7 +112,7 @@ pub struct Engine {
 impl Engine {
     /// Sets the engine up for the limits in force. Where the system refuses the address space, smaller
     /// reservations serve the same limits, with slower memory access and fewer guests at once.
-    pub fn new(limits: &Wasm) -> Result<Self, EngineError> {
+    pub fn new(limits: &GuestLimits) -> Result<Self, EngineError> {
         let max_memory = u64::from(limits.wasm_max_memory_pages) * PAGE;
         let address_space = rustix::process::getrlimit(rustix::process::Resource::As).current;
         let tight = |guests| (max_memory, guests);
@@ -177,24 +182,35 @@ struct Ticker {
 #[derive(Default)]
 struct Beat {
     running: AtomicU32,
+    /// Those of them that have run for long.
+    slow: AtomicU32,
     entered: AtomicU64,
+}
+
+/// What the ticker sees of all threads.
+#[derive(Default)]
+struct Guests {
+    running: bool,
+    slow: bool,
+    /// Calls so far.
+    entered: u64,
 }
 
 impl Ticker {
     fn run(&self, engine: &wasmtime::Engine) {
         let (mut quiet, mut seen) = (0, 0);
         while !self.stop.load(Ordering::SeqCst) {
-            let (running, entered) = self.look();
-            quiet = if running || entered != seen { 0 } else { quiet + 1 };
-            seen = entered;
+            let guests = self.look();
+            quiet = if guests.running || guests.entered != seen { 0 } else { quiet + 1 };
+            seen = guests.entered;
             if quiet < QUIET_TICKS {
-                thread::sleep(TICK);
+                self.wait(guests.slow);
                 engine.increment_epoch();
                 continue;
             }
             self.asleep.store(true, Ordering::SeqCst);
             // A thread that entered before it could see us asleep has not woken us: look once more.
-            if !self.look().0 && !self.stop.load(Ordering::SeqCst) {
+            if !self.look().running && !self.stop.load(Ordering::SeqCst) {
                 thread::park();
             }
             self.asleep.store(false, Ordering::SeqCst);
@@ -202,10 +218,22 @@ impl Ticker {
         }
     }
 
-    fn look(&self) -> (bool, u64) {
-        lock(&self.beats).iter().fold((false, 0), |(running, entered), beat| {
-            (running || beat.running.load(Ordering::SeqCst) > 0, entered + beat.entered.load(Ordering::Relaxed))
-        })
+    /// For the next tick. The first guest to be slow cuts a long wait short.
+    fn wait(&self, slow: bool) {
+        thread::park_timeout(if slow { SHORT_TICK } else { TICK });
+        if !slow && self.look().slow {
+            thread::park_timeout(SHORT_TICK);
+        }
+    }
+
+    fn look(&self) -> Guests {
+        let mut guests = Guests::default();
+        for beat in &*lock(&self.beats) {
+            guests.running |= beat.running.load(Ordering::SeqCst) > 0;
+            guests.slow |= beat.slow.load(Ordering::Relaxed) > 0;
+            guests.entered += beat.entered.load(Ordering::Relaxed);
+        }
+        guests
     }
 }
 
@@ -223,22 +251,52 @@ impl Pulse {
         let running = self.beat.running.load(Ordering::Relaxed);
         self.beat.running.store(running + 1, Ordering::SeqCst);
         self.beat.entered.store(self.beat.entered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        if self.ticker.asleep.load(Ordering::SeqCst)
-            && let Some(thread) = &self.thread
-        {
+        if self.ticker.asleep.load(Ordering::SeqCst) {
+            self.wake();
+        }
+        Running { pulse: self, ran: Duration::ZERO }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
             thread.unpark();
         }
-        Running(self)
     }
 }
 
 /// See [`Pulse::enter`].
-pub struct Running<'a>(&'a Pulse);
+pub struct Running<'a> {
+    pulse: &'a Pulse,
+    /// So far, if it did not finish in one slice.
+    ran: Duration,
+}
+
+impl Running<'_> {
+    /// The guest has run for this long and did not finish.
+    pub fn ran(&mut self, slice: Duration) {
+        let was_slow = self.is_slow();
+        self.ran += slice;
+        if self.is_slow() && !was_slow {
+            let others = self.pulse.beat.slow.load(Ordering::Relaxed);
+            self.pulse.beat.slow.store(others + 1, Ordering::Relaxed);
+            if others == 0 {
+                self.pulse.wake();
+            }
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        self.ran >= SLOW
+    }
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let running = self.0.beat.running.load(Ordering::Relaxed);
-        self.0.beat.running.store(running - 1, Ordering::SeqCst);
+        let Beat { running, slow, .. } = &*self.pulse.beat;
+        if self.is_slow() {
+            slow.store(slow.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        }
+        running.store(running.load(Ordering::Relaxed) - 1, Ordering::SeqCst);
     }
 }
 

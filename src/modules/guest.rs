@@ -5,15 +5,14 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
-use wasmtime::component::Instance;
+use http::{HeaderMap, HeaderValue};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::I32Exit;
 
-use super::abi::smg_v1;
+use super::abi::Functions;
 use super::engine::{Engine, Pulse};
 use super::hook::{Hook, RequestView, ResponseView, Verdict};
 use super::host::{self, HostState};
@@ -22,6 +21,10 @@ use super::stats::{FailureKind, ModuleStats};
 use super::turns::Turns;
 use crate::telemetry::Untrusted;
 
+/// Processor time after its first slice that makes a call a long one.
+const LASTING: Duration = Duration::from_micros(100);
+/// Time after which it is one in any case.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// Time between two log lines about the failures of one module.
 const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -68,32 +71,39 @@ impl std::error::Error for GuestError {}
 
 /// What a call is about.
 #[derive(Clone, Copy)]
-pub enum View<'a> {
+pub enum HookView<'a> {
     Request(&'a RequestView),
     Response(&'a ResponseView),
 }
 
-impl View<'_> {
+impl HookView<'_> {
     pub fn hook(&self) -> Hook {
         match self {
-            View::Request(_) => Hook::Request,
-            View::Response(_) => Hook::Response,
+            HookView::Request(_) => Hook::Request,
+            HookView::Response(_) => Hook::Response,
         }
     }
 
     /// The headers that an edit would change.
     fn headers(&self) -> &HeaderMap {
         match self {
-            View::Request(view) => &view.head.headers,
-            View::Response(view) => &view.head.headers,
+            HookView::Request(view) => &view.head.headers,
+            HookView::Response(view) => &view.head.headers,
+        }
+    }
+
+    pub fn request_id(&self) -> &HeaderValue {
+        match self {
+            HookView::Request(view) => &view.request_id,
+            HookView::Response(view) => &view.request_id,
         }
     }
 
     /// Whether a module that takes bodies of up to `limit` bytes can be shown this.
     pub fn fits(&self, limit: u64) -> bool {
         match self {
-            View::Request(view) => view.body.len() as u64 <= limit,
-            View::Response(view) => !view.oversized && view.body.len() as u64 <= limit,
+            HookView::Request(view) => view.body.len() as u64 <= limit,
+            HookView::Response(view) => !view.oversized && view.body.len() as u64 <= limit,
         }
     }
 }
@@ -111,46 +121,73 @@ impl Caller {
     }
 
     /// Runs guest code with its wall-clock limit, which covers what the guest waits for. A call that ends
-    /// within its first slice, as nearly all do, arms no timer.
+    /// within its first slice, as nearly all do, arms no timer. `lasts` is told of one that goes on computing, or
+    /// that is not done in a while: the first slice can be short, by the tick or by other threads, and says nothing.
     pub async fn bounded<T>(
         &self,
         limit: Duration,
         mut work: Pin<&mut impl Future<Output = Result<T, GuestError>>>,
+        lasts: impl FnOnce(),
     ) -> Result<T, GuestError> {
-        let _running = self.pulse.enter();
-        let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
-        self.turns.release();
-        if let Poll::Ready(result) = first {
+        let mut running = self.pulse.enter();
+        let begin = Instant::now();
+        if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(self.slice(cx, &mut work))).await {
             return result;
         }
-        let mut expiry = pin!(tokio::time::sleep(limit));
+        running.ran(begin.elapsed());
+        let mut timer = pin!(tokio::time::sleep(PATIENCE.min(limit)));
+        let (mut computed, mut lasts) = (Duration::ZERO, Some(lasts));
         poll_fn(|cx| {
-            if expiry.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(FailureKind::Timeout.into()));
+            while timer.as_mut().poll(cx).is_ready() {
+                if begin.elapsed() >= limit {
+                    return Poll::Ready(Err(FailureKind::Timeout.into()));
+                }
+                lasts.take().into_iter().for_each(|lasts| lasts());
+                timer.as_mut().reset((begin + limit).into());
             }
-            let polled = work.as_mut().poll(cx);
-            self.turns.release();
+            let begin = thread_time();
+            let polled = self.slice(cx, &mut work);
+            let slice = thread_time().saturating_sub(begin);
+            running.ran(slice);
+            computed += slice;
+            if computed >= LASTING {
+                lasts.take().into_iter().for_each(|lasts| lasts());
+            }
             polled
         })
         .await
     }
+
+    fn slice<F: Future>(&self, cx: &mut Context<'_>, work: &mut Pin<&mut F>) -> Poll<F::Output> {
+        let polled = work.as_mut().poll(cx);
+        self.turns.release();
+        polled
+    }
+}
+
+/// Processor time of this thread, which goes on only while it runs.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// One running instance of a module.
 pub struct Guest {
     store: Store<HostState>,
-    functions: smg_v1::Functions,
+    functions: Functions,
     stats: Arc<ModuleStats>,
     body_limit: u64,
-    pub uses: u32,
+    uses: u32,
+    /// Linear memory that it began with.
+    initial_memory: usize,
 }
 
 /// A new instance in a store of its own. Code may run: start functions, initialisers.
-pub async fn instantiate(module: &Module, caller: &Caller) -> Result<(Store<HostState>, Instance), GuestError> {
+pub async fn instantiate(module: &Module, caller: &Caller) -> Result<(Store<HostState>, Functions), GuestError> {
     let limits = &module.settings.limits;
     let mut store = host::store(&module.engine, &module.name, limits, &module.prints, &module.stats, &caller.turns);
-    match module.pre.instantiate_async(&mut store).await {
-        Ok(instance) => Ok((store, instance)),
+    match module.linked.instantiate(&mut store, &module.settings).await {
+        Ok(functions) => Ok((store, functions)),
         // Not the module's fault: as many guests exist as there can be.
         Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(GuestError::new(FailureKind::Busy, error)),
         Err(error) => Err(GuestError::new(FailureKind::Instantiate, error)),
@@ -159,33 +196,43 @@ pub async fn instantiate(module: &Module, caller: &Caller) -> Result<(Store<Host
 
 impl Guest {
     pub async fn new(module: &Module, caller: &Caller) -> Result<Self, GuestError> {
-        let (mut store, instance) = instantiate(module, caller).await?;
-        let functions = module.exports.bind(&instance, &mut store);
-        let functions = functions.map_err(|error| GuestError::new(FailureKind::Instantiate, error))?;
+        let (store, functions) = instantiate(module, caller).await?;
         module.stats.guests.fetch_add(1, Relaxed);
         let (stats, body_limit) = (module.stats.clone(), module.settings.limits.body_bytes);
-        Ok(Self { store, functions, stats, body_limit, uses: 0 })
+        let initial_memory = store.data().memory_bytes();
+        Ok(Self { store, functions, stats, body_limit, uses: 0, initial_memory })
     }
 
     /// Calls a hook. After an error the guest must not be used again.
-    pub async fn call(&mut self, caller: &Caller, view: View<'_>) -> Result<Verdict, GuestError> {
-        self.uses += 1;
+    pub async fn call(&mut self, caller: &Caller, view: HookView<'_>) -> Result<Verdict, GuestError> {
+        self.uses = self.uses.saturating_add(1);
         self.store.set_epoch_deadline(1);
         self.store.data_mut().begin_call(&caller.turns);
         let result = match view {
-            View::Request(view) => self.functions.on_request(&mut self.store, view, self.body_limit).await,
-            View::Response(view) => self.functions.on_response(&mut self.store, view, self.body_limit).await,
+            HookView::Request(view) => self.functions.on_request(&mut self.store, view, self.body_limit).await,
+            HookView::Response(view) => self.functions.on_response(&mut self.store, view, self.body_limit).await,
         };
         self.store.data_mut().end_call();
         let verdict = result.map_err(GuestError::of_call)?;
         if let Verdict::Edit(edit) = &verdict {
-            edit.check_fits(view.headers()).map_err(|error| GuestError::new(FailureKind::Output, error.into()))?;
+            edit.fields
+                .check_fits(view.headers())
+                .map_err(|error| GuestError::new(FailureKind::Output, error.into()))?;
         }
         Ok(verdict)
     }
 
-    pub fn memory_bytes(&self) -> usize {
-        self.store.data().memory_bytes()
+    pub fn is_spent(&self) -> bool {
+        self.functions.is_spent()
+    }
+
+    /// Whether it may go back into a pool. A guest whose memory keeps growing starts anew before it fails.
+    pub fn is_fit(&self, module: &Module, max_uses: Option<u32>) -> bool {
+        let most = module.settings.limits.memory_pages as usize * 65_536;
+        let memory = self.store.data().memory_bytes();
+        !self.is_spent()
+            && max_uses.is_none_or(|max| self.uses < max)
+            && (memory <= most / 4 * 3 || memory == self.initial_memory)
     }
 }
 
@@ -205,7 +252,7 @@ struct FailureWindow {
 }
 
 impl FailureLog {
-    pub fn note(&self, module: &str, hook: Hook, error: &GuestError) {
+    pub fn note(&self, module: &str, view: HookView<'_>, error: &GuestError) {
         let now = Instant::now();
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let unlogged = match &mut *window {
@@ -220,8 +267,8 @@ impl FailureLog {
         drop(window);
         let (module, cause) = (Untrusted(module.as_bytes()), error.to_string());
         tracing::warn!(
-            target: "smg::modules", %module, hook = hook.label(), kind = error.kind.label(), unlogged,
-            cause = %Untrusted(cause.as_bytes()), "a module failed",
+            target: "smg::modules", %module, hook = view.hook().label(), id = %Untrusted(view.request_id().as_bytes()),
+            kind = error.kind.label(), unlogged, cause = %Untrusted(cause.as_bytes()), "a module failed",
         );
     }
 }

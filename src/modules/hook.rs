@@ -13,6 +13,10 @@ const MAX_EDIT_LINES: usize = 256;
 /// Bytes of names and values that one edit may set and add.
 const MAX_EDIT_BYTES: usize = 65_536;
 
+/// Tags that one verdict may leave, and bytes of one.
+const MAX_TAGS: usize = 32;
+const MAX_TAG_BYTES: usize = 128;
+
 /// Header lines, and bytes of their names and values, that a head may have after an edit.
 const MAX_HEAD_LINES: usize = 512;
 const MAX_HEAD_BYTES: usize = 262_144;
@@ -65,6 +69,8 @@ pub struct RequestView {
     pub head: Rc<RequestHead>,
     pub body: Bytes,
     pub request_id: HeaderValue,
+    /// The client's address, without a port.
+    pub client: HeaderValue,
     pub received_ms: u64,
 }
 
@@ -73,6 +79,7 @@ pub struct RequestView {
 pub struct ResponseView {
     pub head: Rc<ResponseHead>,
     pub body: Bytes,
+    pub request_id: HeaderValue,
     /// The answer arrives event by event: the body is not shown and can't be replaced.
     pub streamed: bool,
     /// The body is larger than any module may be shown, so none is here.
@@ -84,24 +91,51 @@ pub struct ResponseView {
 pub enum Verdict {
     Continue,
     Edit(Box<Edit>),
-    /// Answer with this, and ask nobody else.
-    Respond(Answer),
+    /// Answer with this. On a request nobody else is asked; on a response it takes the place of the worker's.
+    Respond(Box<Answer>),
 }
 
 /// A complete answer from a module.
 #[derive(Debug)]
 pub struct Answer {
-    pub status: StatusCode,
+    pub head: ResponseHead,
+    /// `None` if the module said nothing of it, which is not the same to every caller as an empty one.
+    pub body: Option<Bytes>,
+    pub tags: Vec<String>,
 }
 
-/// What a guest asks to change; already checked as a whole. Applied in the order set, add, remove.
+impl Answer {
+    pub fn empty(status: StatusCode) -> Self {
+        Self { head: ResponseHead { status, headers: HeaderMap::new() }, body: None, tags: Vec::new() }
+    }
+}
+
+/// What a guest asks to change; already checked as a whole.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Edit {
     pub status: Option<StatusCode>,
+    pub fields: FieldEdits,
+    pub body: Option<Bytes>,
+    /// Said on a request: what to change about its answer, whoever gives it.
+    pub of_answer: FieldEdits,
+    /// For the request's log line and the metrics.
+    pub tags: Vec<String>,
+}
+
+impl Edit {
+    /// Whether it only leaves tags.
+    pub fn changes_nothing(&self) -> bool {
+        let Self { status, fields, body, of_answer, tags: _ } = self;
+        status.is_none() && body.is_none() && fields.is_empty() && of_answer.is_empty()
+    }
+}
+
+/// Changes to header fields. Applied in the order set, add, remove.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FieldEdits {
     pub set: Vec<(HeaderName, HeaderValue)>,
     pub add: Vec<(HeaderName, HeaderValue)>,
     pub remove: Vec<HeaderName>,
-    pub body: Option<Bytes>,
 }
 
 /// Why an edit was refused. One bad part refuses it all: a half-applied policy is worse than none.
@@ -136,31 +170,26 @@ impl fmt::Display for EditError {
 
 impl std::error::Error for EditError {}
 
-/// Checks the untrusted parts of an edit while it is put together.
+/// Checks untrusted changes to header fields while they are put together.
 #[derive(Default)]
-pub struct EditBuilder {
-    edit: Edit,
+pub struct FieldEditsBuilder {
+    edits: FieldEdits,
     content_length: Option<HeaderValue>,
     lines: usize,
     bytes: usize,
 }
 
-impl EditBuilder {
-    pub fn status(&mut self, status: Option<u16>) -> Result<(), EditError> {
-        self.edit.status = status.map(final_status).transpose()?;
-        Ok(())
-    }
-
+impl FieldEditsBuilder {
     pub fn set(&mut self, name: &str, value: &[u8]) -> Result<(), EditError> {
         if let Some(field) = self.field(name, value)? {
-            self.edit.set.push(field);
+            self.edits.set.push(field);
         }
         Ok(())
     }
 
     pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), EditError> {
         if let Some(field) = self.field(name, value)? {
-            self.edit.add.push(field);
+            self.edits.add.push(field);
         }
         Ok(())
     }
@@ -170,30 +199,31 @@ impl EditBuilder {
         self.count(name.len())?;
         let name = header_name(name)?;
         if !belongs_to_gateway(&name) {
-            self.edit.remove.push(name);
+            self.edits.remove.push(name);
         }
         Ok(())
     }
 
-    pub fn body(&mut self, body: Bytes, limit: u64) -> Result<(), EditError> {
-        if body.len() as u64 > limit {
-            return Err(EditError::BodyTooLarge { bytes: body.len(), limit });
+    /// `body` is the one that comes with these fields, if the guest gave one.
+    pub fn finish(self, body: Option<&Bytes>) -> Result<FieldEdits, EditError> {
+        if self.has_wrong_length(body) {
+            return Err(EditError::Framing(header::CONTENT_LENGTH));
         }
-        self.edit.body = Some(body);
-        Ok(())
+        Ok(self.edits)
     }
 
-    pub fn finish(self) -> Result<Edit, EditError> {
-        if let Some(length) = self.content_length {
-            let right = self.edit.body.as_ref().map(|body| body.len().to_string());
-            if right.as_deref().map(str::as_bytes) != Some(length.as_bytes()) {
-                return Err(EditError::Framing(header::CONTENT_LENGTH));
-            }
-        }
-        Ok(self.edit)
+    /// What could be taken over, and whether that is all that the guest asked for.
+    pub fn finish_in_part(self, body: Option<&Bytes>) -> (FieldEdits, bool) {
+        let is_whole = !self.has_wrong_length(body);
+        (self.edits, is_whole)
     }
 
-    /// A `Content-Length` is let pass, and written by us, when it is the length of the replaced body.
+    fn has_wrong_length(&self, body: Option<&Bytes>) -> bool {
+        let Some(said) = &self.content_length else { return false };
+        body.is_none_or(|body| said.as_bytes() != body.len().to_string().as_bytes())
+    }
+
+    /// A `Content-Length` is let pass, and written by us, when it is the length of the guest's body.
     fn field(&mut self, name: &str, value: &[u8]) -> Result<Option<(HeaderName, HeaderValue)>, EditError> {
         self.count(name.len() + value.len())?;
         let field = (header_name(name)?, HeaderValue::from_bytes(value).map_err(|_| EditError::Value(shorten(name)))?);
@@ -215,6 +245,24 @@ impl EditBuilder {
         }
         Ok(())
     }
+}
+
+/// The body that a guest gives, within its limit.
+pub fn bounded_body(body: impl Into<Bytes>, limit: u64) -> Result<Bytes, EditError> {
+    let body = body.into();
+    if body.len() as u64 > limit {
+        return Err(EditError::BodyTooLarge { bytes: body.len(), limit });
+    }
+    Ok(body)
+}
+
+/// The tags that a guest leaves, cut to the bounds: a decision must not depend on what is said about it.
+pub fn bounded_tags(mut tags: Vec<String>) -> Vec<String> {
+    tags.truncate(MAX_TAGS);
+    for tag in &mut tags {
+        tag.truncate(tag.floor_char_boundary(MAX_TAG_BYTES));
+    }
+    tags
 }
 
 /// A status that can end an exchange: 200 to 599.
@@ -249,10 +297,17 @@ fn belongs_to_gateway(name: &HeaderName) -> bool {
         || name == "proxy-connection"
 }
 
-impl Edit {
+impl FieldEdits {
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+
     /// Whether the head is still of a sane size after the edit; many modules must not add up to what one may
-    /// not do. (A header map panics at 32,768 lines.)
+    /// not do. (A header map panics at 32,768 lines.) An edit that adds nothing always fits.
     pub fn check_fits(&self, headers: &HeaderMap) -> Result<(), EditError> {
+        if self.set.is_empty() && self.add.is_empty() {
+            return Ok(());
+        }
         let added = self.set.iter().chain(&self.add);
         let lines = headers.len() + self.set.len() + self.add.len();
         let bytes: usize = headers.iter().chain(added.map(|(name, value)| (name, value))).map(bytes_of).sum();
@@ -262,15 +317,15 @@ impl Edit {
         Ok(())
     }
 
-    /// Applies the header part: set replaces all values, add appends, remove drops all.
-    pub fn apply(self, headers: &mut HeaderMap) {
-        for (name, value) in self.set {
-            headers.insert(name, value);
+    /// Set replaces all values, add appends, remove drops all.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.set {
+            headers.insert(name, value.clone());
         }
-        for (name, value) in self.add {
-            headers.append(name, value);
+        for (name, value) in &self.add {
+            headers.append(name, value.clone());
         }
-        for name in self.remove {
+        for name in &self.remove {
             headers.remove(name);
         }
     }
@@ -284,10 +339,10 @@ fn bytes_of((name, value): (&HeaderName, &HeaderValue)) -> usize {
 mod tests {
     use super::*;
 
-    fn built(build: impl FnOnce(&mut EditBuilder) -> Result<(), EditError>) -> Result<Edit, EditError> {
-        let mut builder = EditBuilder::default();
+    fn built(build: impl FnOnce(&mut FieldEditsBuilder) -> Result<(), EditError>) -> Result<FieldEdits, EditError> {
+        let mut builder = FieldEditsBuilder::default();
         build(&mut builder)?;
-        builder.finish()
+        builder.finish(None)
     }
 
     #[test]
@@ -326,11 +381,10 @@ mod tests {
             assert!(matches!(built(|edit| edit.set(name, b"1")), Err(EditError::Framing(_))), "{name}");
             assert!(built(|edit| edit.remove(name)).expect("a removal").remove.is_empty(), "{name}");
         }
-        let right = built(|edit| {
-            edit.body(Bytes::from_static(b"abc"), 10)?;
-            edit.set("content-length", b"3")
-        });
-        assert!(right.expect("the right length").set.is_empty());
+        let mut edits = FieldEditsBuilder::default();
+        edits.set("content-length", b"3").expect("a length");
+        let right = edits.finish(Some(&Bytes::from_static(b"abc")));
+        assert!(right.expect("the right length").is_empty());
     }
 
     #[test]
@@ -356,7 +410,8 @@ mod tests {
         }
         assert_eq!(edit.check_fits(&headers), Err(EditError::HeadTooLarge));
         assert_eq!(edit.check_fits(&HeaderMap::new()), Ok(()));
-        let body = built(|edit| edit.body(Bytes::from_static(b"abc"), 2));
-        assert_eq!(body, Err(EditError::BodyTooLarge { bytes: 3, limit: 2 }));
+        assert_eq!(bounded_body("abc", 2), Err(EditError::BodyTooLarge { bytes: 3, limit: 2 }));
+        assert_eq!(bounded_tags(vec!["t".to_owned(); MAX_TAGS + 1]).len(), MAX_TAGS);
+        assert_eq!(bounded_tags(vec!["é".repeat(MAX_TAG_BYTES)]), ["é".repeat(MAX_TAG_BYTES / 2)]);
     }
 }

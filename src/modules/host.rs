@@ -61,6 +61,11 @@ impl HostState {
         lock(&self.printed).left = PRINTED_BYTES;
     }
 
+    /// Takes what the guest prints, within bounds.
+    pub fn print(&self, bytes: &[u8]) {
+        lock(&self.printed).write(bytes);
+    }
+
     /// A call ended: what was printed without a line end is a line too.
     pub fn end_call(&mut self) {
         lock(&self.printed).flush();

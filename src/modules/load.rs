@@ -9,43 +9,40 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
-use wasmtime::component::{Component, InstancePre, Linker};
 
-use super::abi::smg_v1;
+use super::abi::{Abi, Linked, Linkers};
 use super::compile::{CompileError, Compiler};
 use super::engine::Engine;
 use super::guest::{self, Caller, Guest, GuestError};
 use super::hook::Hook;
-use super::host::{self, HostState, PrintLimit};
+use super::host::PrintLimit;
 use super::settings::Settings;
-use super::stats::{ModuleMetrics, ModuleStats};
-
-const MAGIC: &[u8] = b"\0asm";
-const COMPONENT_VERSION: &[u8] = &[0x0d, 0, 1, 0];
-const CORE_VERSION: &[u8] = &[1, 0, 0, 0];
+use super::stats::{ModuleMetrics, ModuleStats, Registration};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("the file is empty")]
     Empty,
-    #[error("not a WebAssembly component, such as `cargo build --target wasm32-wasip2` makes")]
+    #[error("not a WebAssembly component, such as `cargo build --target wasm32-wasip2` makes, and not a core module")]
     NotWasm,
     #[error(
-        "not a component: this is a core module of an interface that is not known here; \
-         build it for wasm32-wasip2, or wrap it with `wasm-tools component new`"
+        "not a component, and as a core module of no interface that is known here, since it does not export {0}; \
+         a component is built for wasm32-wasip2, or made with `wasm-tools component new`"
     )]
-    CoreModule,
+    UnknownInterface(String),
     #[error(transparent)]
     Compile(#[from] CompileError),
-    #[error("the component can't be loaded: {0:#}")]
+    #[error("the module can't be loaded: {0:#}")]
     Load(wasmtime::Error),
-    #[error("the component imports what is not offered: {0:#}")]
+    #[error("the module imports what is not offered: {0:#}")]
     Import(wasmtime::Error),
-    #[error("the component does not export `{interface}`, which attach point {} needs", hook.attach_point())]
-    MissingExport { hook: Hook, interface: &'static str },
+    #[error("the module does not export `{export}`, which attach point {} needs", hook.attach_point())]
+    MissingExport { hook: Hook, export: &'static str },
     #[error("an export has the wrong type: {0:#}")]
     ExportType(wasmtime::Error),
-    #[error("the component can't be instantiated: {0}")]
+    #[error("the export `{name}` must be {signature}")]
+    ExportSignature { name: &'static str, signature: &'static str },
+    #[error("the module can't be instantiated: {0}")]
     Instantiate(GuestError),
 }
 
@@ -60,29 +57,26 @@ pub struct Module {
     pub settings: Settings,
     pub stats: Arc<ModuleStats>,
     pub(super) engine: Arc<Engine>,
-    pub(super) pre: InstancePre<HostState>,
-    pub(super) exports: smg_v1::Exports,
+    pub(super) linked: Linked,
     pub(super) prints: Arc<PrintLimit>,
-    pub(super) failures: guest::FailureLog,
+    pub(super) failures: Arc<guest::FailureLog>,
     /// The guest of a module with exactly one.
     pub(super) only_guest: Arc<Mutex<Option<Guest>>>,
-    metrics: Arc<ModuleMetrics>,
+    registration: Arc<Registration>,
 }
 
 impl Module {
-    /// How host and guest talk.
-    pub fn abi(&self) -> &'static str {
-        "smg-v1"
+    pub fn abi(&self) -> Abi {
+        self.linked.abi()
     }
 
     pub fn runs_at(&self, hook: Hook) -> bool {
         self.hooks.contains(&hook)
     }
-}
 
-impl Drop for Module {
-    fn drop(&mut self) {
-        self.metrics.retire(&self.stats);
+    /// The largest body that it is shown; `None` if it is never shown one.
+    pub fn body_limit(&self) -> Option<u64> {
+        self.abi().shows_bodies().then_some(self.settings.limits.body_bytes)
     }
 }
 
@@ -95,7 +89,7 @@ pub fn sha256(wasm: &[u8]) -> String {
 pub struct Loader {
     engine: Arc<Engine>,
     compiler: Compiler,
-    linker: Arc<Linker<HostState>>,
+    linkers: Arc<Linkers>,
     caller: Caller,
     metrics: Arc<ModuleMetrics>,
 }
@@ -103,11 +97,10 @@ pub struct Loader {
 impl Loader {
     /// `executable` is a `smg` of this very build, which compiles.
     pub fn new(engine: Arc<Engine>, metrics: Arc<ModuleMetrics>, executable: PathBuf) -> Result<Self, LoadError> {
-        let mut linker = Linker::new(&engine.engine);
-        host::link(&mut linker).map_err(LoadError::Load)?;
+        let linkers = Linkers::new(&engine.engine).map_err(LoadError::Load)?;
         let compiler = Compiler::new(executable, engine.tuning);
         let caller = Caller::new(&engine);
-        Ok(Self { engine, compiler, linker: Arc::new(linker), caller, metrics })
+        Ok(Self { engine, compiler, linkers: Arc::new(linkers), caller, metrics })
     }
 
     /// A module from the bytes of a file and their SHA-256. Without `hooks`, it runs at all it exports.
@@ -119,13 +112,30 @@ impl Loader {
         hooks: Option<Vec<Hook>>,
         settings: Settings,
     ) -> Result<Module, LoadError> {
-        check_kind(&wasm)?;
+        self.build(name, self.metrics.register(name), wasm, sha256, hooks, settings).await
+    }
+
+    /// The module that takes the place of another: other bytes, but its name, settings and numbers.
+    pub async fn successor(&self, of: &Module, wasm: Vec<u8>, sha256: &str) -> Result<Module, LoadError> {
+        self.build(&of.name, of.registration.clone(), wasm, sha256, None, of.settings.clone()).await
+    }
+
+    async fn build(
+        &self,
+        name: &str,
+        registration: Arc<Registration>,
+        wasm: Vec<u8>,
+        sha256: &str,
+        hooks: Option<Vec<Hook>>,
+        settings: Settings,
+    ) -> Result<Module, LoadError> {
+        let abi = Abi::of(&wasm)?;
         let (digest, size) = (sha256.to_owned(), wasm.len() as u64);
         let artefact = self.compiler.compile(wasm).await?;
-        let (engine, linker) = (self.engine.clone(), self.linker.clone());
-        let linking = spawn_blocking(move || link(&engine, &linker, &artefact));
-        let (pre, exports) = linking.await.expect("linking does not panic")?;
-        let hooks = attach(&exports, hooks)?;
+        let (engine, linkers) = (self.engine.clone(), self.linkers.clone());
+        let linking = spawn_blocking(move || Linked::load(&engine.engine, &linkers, abi, &artefact));
+        let linked = linking.await.expect("linking does not panic")?;
+        let hooks = attach(&linked, hooks)?;
         let module = Module {
             id: Uuid::new_v4(),
             name: name.into(),
@@ -133,14 +143,34 @@ impl Loader {
             size,
             hooks,
             settings,
-            stats: self.metrics.register(name),
+            stats: registration.stats.clone(),
             engine: self.engine.clone(),
-            pre,
-            exports,
+            linked,
             prints: Arc::default(),
-            failures: guest::FailureLog::default(),
+            failures: Arc::default(),
             only_guest: Arc::default(),
-            metrics: self.metrics.clone(),
+            registration,
+        };
+        self.try_out(&module).await?;
+        Ok(module)
+    }
+
+    /// The same module with other settings. Its numbers go on; its guests are new.
+    pub async fn with_settings(&self, module: &Module, settings: Settings) -> Result<Module, LoadError> {
+        let module = Module {
+            id: module.id,
+            name: module.name.clone(),
+            sha256: module.sha256.clone(),
+            size: module.size,
+            hooks: module.hooks.clone(),
+            settings,
+            stats: module.stats.clone(),
+            engine: module.engine.clone(),
+            linked: module.linked.clone(),
+            prints: module.prints.clone(),
+            failures: module.failures.clone(),
+            only_guest: Arc::default(),
+            registration: module.registration.clone(),
         };
         self.try_out(&module).await?;
         Ok(module)
@@ -150,61 +180,21 @@ impl Loader {
     /// refused now and not at the first request.
     async fn try_out(&self, module: &Module) -> Result<(), LoadError> {
         let making = pin!(guest::instantiate(module, &self.caller));
-        let made = self.caller.bounded(module.settings.limits.execution, making).await;
-        let (mut store, instance) = made.map_err(LoadError::Instantiate)?;
-        module.exports.check(&instance, &mut store).map_err(LoadError::ExportType)
+        let made = self.caller.bounded(module.settings.limits.execution, making, || {}).await;
+        let (store, functions) = made.map_err(LoadError::Instantiate)?;
+        functions.check(&store).map_err(LoadError::ExportType)
     }
 }
 
-/// Loads what was compiled and resolves its imports; takes long for a large module.
-fn link(
-    engine: &Engine,
-    linker: &Linker<HostState>,
-    artefact: &[u8],
-) -> Result<(InstancePre<HostState>, smg_v1::Exports), LoadError> {
-    #[expect(unsafe_code, reason = "loading what was compiled in another process")]
-    // SAFETY: the artefact was just made by a process of this very executable with the same settings and
-    // reached us through a pipe. Nothing from outside gets here.
-    let component = unsafe { Component::deserialize(&engine.engine, artefact) };
-    let component = component.map_err(LoadError::Load)?;
-    let pre = linker.instantiate_pre(&component).map_err(LoadError::Import)?;
-    Ok((pre, smg_v1::Exports::find(&component)))
-}
-
-fn check_kind(wasm: &[u8]) -> Result<(), LoadError> {
-    match wasm {
-        [] => Err(LoadError::Empty),
-        _ if !wasm.starts_with(MAGIC) => Err(LoadError::NotWasm),
-        _ if wasm[4..].starts_with(COMPONENT_VERSION) => Ok(()),
-        _ if wasm[4..].starts_with(CORE_VERSION) => Err(LoadError::CoreModule),
-        _ => Err(LoadError::NotWasm),
-    }
-}
-
-/// The hooks to run at, each of which must be exported.
-fn attach(exports: &smg_v1::Exports, hooks: Option<Vec<Hook>>) -> Result<Vec<Hook>, LoadError> {
-    let missing = |hook| LoadError::MissingExport { hook, interface: smg_v1::interface(hook) };
-    let Some(hooks) = hooks else {
-        let exported: Vec<_> = Hook::ALL.into_iter().filter(|hook| exports.has(*hook)).collect();
-        return if exported.is_empty() { Err(missing(Hook::Request)) } else { Ok(exported) };
-    };
-    match hooks.iter().find(|hook| !exports.has(**hook)) {
-        Some(hook) => Err(missing(*hook)),
-        None => Ok(hooks),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_are_told_by_their_first_eight_bytes() {
-        assert!(check_kind(b"\0asm\x0d\0\x01\0rest").is_ok());
-        assert!(matches!(check_kind(b"\0asm\x01\0\0\0"), Err(LoadError::CoreModule)));
-        assert!(matches!(check_kind(b""), Err(LoadError::Empty)));
-        for other in [&b"\0asm"[..], b"\x7fELF\x02\x01\x01\0", b"(module)", b"\0asm\x02\0\0\0"] {
-            assert!(matches!(check_kind(other), Err(LoadError::NotWasm)), "{other:?}");
-        }
+/// The hooks to run at. Each that was asked for must be exported, or at least one where the interface is lenient.
+fn attach(linked: &Linked, hooks: Option<Vec<Hook>>) -> Result<Vec<Hook>, LoadError> {
+    let abi = linked.abi();
+    let missing = |hook| LoadError::MissingExport { hook, export: abi.export(hook) };
+    let asked = hooks.as_deref().unwrap_or(&Hook::ALL);
+    let exported: Vec<_> = asked.iter().copied().filter(|hook| linked.exports(*hook)).collect();
+    let is_lenient = hooks.is_none() || abi.tolerates_missing_hooks();
+    match asked.iter().find(|hook| !exported.contains(hook)) {
+        Some(hook) if exported.is_empty() || !is_lenient => Err(missing(*hook)),
+        _ => Ok(exported),
     }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use http::Method;
 use serde::{Deserialize, Serialize};
 
+use super::abi::Abi;
 use super::hook::{Hook, RequestHead};
-use crate::config::{FailurePolicy, Wasm};
+use crate::config::{FailurePolicy, GuestLimits, Wasm};
 
 /// The settings of one deployed module, complete.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Settings {
     pub on_failure: FailurePolicies,
     /// Status of the answer when the module fails closed.
@@ -21,6 +22,68 @@ pub struct Settings {
     pub applies: Match,
     pub order: Option<i64>,
     pub config: serde_json::Value,
+    /// For interfaces that show header names as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header_case: Option<HeaderCase>,
+}
+
+/// What a deployment says. What it leaves open, the module's interface has a default for.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub on_failure: FailurePolicies,
+    pub failure_status: Option<u16>,
+    pub instance: Option<InstanceMode>,
+    pub limits: Limits,
+    pub streaming: Streaming,
+    pub applies: Match,
+    pub order: Option<i64>,
+    pub config: serde_json::Value,
+    pub header_case: Option<HeaderCase>,
+    /// Guests of a pool that doesn't say how many.
+    pub pool_size: u32,
+}
+
+/// A setting that the module's interface has no use for.
+#[derive(Debug, thiserror::Error)]
+#[error("header_case is not for modules of the interface {}", .0.label())]
+pub struct UselessSetting(Abi);
+
+impl Draft {
+    /// The settings for a module of this interface.
+    pub fn settings(self, abi: Abi) -> Result<Settings, UselessSetting> {
+        if self.header_case.is_some() && !abi.spells_header_names() {
+            return Err(UselessSetting(abi));
+        }
+        let instance = match self.instance.unwrap_or_else(|| abi.instance_mode()) {
+            InstanceMode::Pooled { size, max_uses } => InstanceMode::Pooled {
+                size: Some(size.unwrap_or(self.pool_size)),
+                max_uses: max_uses.or_else(|| abi.max_uses()),
+            },
+            other => other,
+        };
+        Ok(Settings {
+            on_failure: self.on_failure,
+            failure_status: self.failure_status.unwrap_or_else(|| abi.failure_status()),
+            instance,
+            limits: self.limits,
+            streaming: self.streaming,
+            applies: self.applies,
+            order: self.order,
+            config: self.config,
+            header_case: abi.spells_header_names().then(|| self.header_case.unwrap_or_default()),
+        })
+    }
+}
+
+/// How names of header fields are spelled for a guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeaderCase {
+    /// `User-Agent`
+    #[default]
+    Title,
+    /// `user-agent`
+    Lower,
 }
 
 /// The failure policy of each hook.
@@ -33,6 +96,10 @@ pub struct FailurePolicies {
 }
 
 impl FailurePolicies {
+    pub fn same(policy: FailurePolicy) -> Self {
+        Self { request: policy, response: policy }
+    }
+
     pub fn of(&self, hook: Hook) -> FailurePolicy {
         match hook {
             Hook::Request => self.request,
@@ -52,16 +119,12 @@ pub enum InstanceMode {
     Pooled {
         #[serde(skip_serializing_if = "Option::is_none")]
         size: Option<u32>,
-        /// Calls after which a guest is replaced.
-        #[serde(default = "default_max_uses")]
-        max_uses: u32,
+        /// Calls after which a guest is replaced; `None` for never.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        max_uses: Option<u32>,
     },
     /// Exactly one guest in the whole gateway; calls queue.
     Single {},
-}
-
-fn default_max_uses() -> u32 {
-    10_000
 }
 
 /// What a guest may use. A deployment may ask for less than the gateway's flags allow, never for more.
@@ -77,7 +140,7 @@ fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result
     serializer.serialize_u128(duration.as_millis())
 }
 
-/// What a v1 on-response hook sees of a streamed answer.
+/// What an on-response hook sees of a streamed answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Streaming {
@@ -124,29 +187,36 @@ pub struct Defaults {
     pub pool_size: u32,
 }
 
-impl From<&Wasm> for Defaults {
-    fn from(flags: &Wasm) -> Self {
-        let limits = Limits {
+impl From<&GuestLimits> for Limits {
+    fn from(flags: &GuestLimits) -> Self {
+        Self {
             memory_pages: flags.wasm_max_memory_pages,
             execution: flags.wasm_max_execution_time_ms,
             body_bytes: flags.wasm_max_body_size,
-        };
-        Self { limits, on_failure: flags.wasm_on_failure, pool_size: flags.wasm_pool_size }
+        }
+    }
+}
+
+impl From<&Wasm> for Defaults {
+    fn from(flags: &Wasm) -> Self {
+        Self { limits: Limits::from(&flags.guest), on_failure: flags.wasm_on_failure, pool_size: flags.wasm_pool_size }
     }
 }
 
 impl Defaults {
-    /// The settings of a deployment that says nothing.
-    pub fn settings(&self) -> Settings {
-        Settings {
-            on_failure: FailurePolicies { request: self.on_failure, response: self.on_failure },
-            failure_status: 503,
-            instance: InstanceMode::Request {},
+    /// A deployment that says nothing.
+    pub fn draft(&self) -> Draft {
+        Draft {
+            on_failure: FailurePolicies::same(self.on_failure),
+            failure_status: None,
+            instance: None,
             limits: self.limits,
             streaming: Streaming::Head,
             applies: Match::default(),
             order: None,
             config: serde_json::Value::Object(serde_json::Map::new()),
+            header_case: None,
+            pool_size: self.pool_size,
         }
     }
 }

@@ -1,16 +1,22 @@
 //! What is counted of modules. Each shard writes numbers of its own for each module; `GET /wasm` and
 //! `/metrics` both sum the same numbers, so they cannot disagree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use super::hook::Hook;
 use crate::metrics::{Counter, Exposition, Histogram, HistogramTotals, MICRO_BOUNDS, MICRO_BUCKETS};
 
 /// The label under which removed modules are counted, so that totals never go down.
 const REMOVED: &str = "(removed)";
+
+/// Distinct tags of one module that are counted apart, and the label of all others.
+const MOST_TAGS: usize = 64;
+const OTHER_TAGS: &str = "(other)";
 
 /// Why a guest failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,6 +106,8 @@ pub struct ShardStats {
     hooks: [HookStats; Hook::ALL.len()],
     /// Milliseconds since the Unix epoch of the last call.
     last_call_ms: Counter,
+    /// The lock is the shard's own: besides it, only a scrape takes it.
+    tags: Mutex<HashMap<Arc<str>, u64>>,
 }
 
 struct HookStats {
@@ -113,7 +121,7 @@ impl Default for ShardStats {
             outcomes: std::array::from_fn(|_| Counter::default()),
             seconds: Histogram::new(&MICRO_BOUNDS),
         };
-        Self { hooks: [hook(), hook()], last_call_ms: Counter::default() }
+        Self { hooks: [hook(), hook()], last_call_ms: Counter::default(), tags: Mutex::default() }
     }
 }
 
@@ -126,10 +134,29 @@ impl ShardStats {
     }
 }
 
+impl ShardStats {
+    fn add_to(&self, totals: &mut Totals) {
+        totals.last_call_ms = totals.last_call_ms.max(self.last_call_ms.get());
+        for (tag, count) in lock(&self.tags).iter() {
+            *totals.tags.entry(tag.clone()).or_default() += count;
+        }
+        for (sum, hook) in totals.hooks.iter_mut().zip(&self.hooks) {
+            for (sum, counter) in sum.outcomes.iter_mut().zip(&hook.outcomes) {
+                *sum += counter.get();
+            }
+            sum.seconds.add(&hook.seconds.totals());
+        }
+    }
+}
+
 /// What is counted of one module, over all shards.
 #[derive(Default)]
 pub struct ModuleStats {
     shards: Mutex<Vec<Arc<ShardStats>>>,
+    /// What shards counted that no longer run the module.
+    closed: Mutex<Totals>,
+    /// The tags that are counted apart. Once there are as many as there can be, nothing locks this.
+    tags: ArcSwap<HashSet<Arc<str>>>,
     /// Guests that exist, and those of them that wait in a pool.
     pub guests: AtomicI64,
     pub idle_guests: AtomicI64,
@@ -145,17 +172,48 @@ impl ModuleStats {
         stats
     }
 
-    pub fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        for shard in lock(&self.shards).iter() {
-            totals.last_call_ms = totals.last_call_ms.max(shard.last_call_ms.get());
-            for (sum, hook) in totals.hooks.iter_mut().zip(&shard.hooks) {
-                for (sum, counter) in sum.outcomes.iter_mut().zip(&hook.outcomes) {
-                    *sum += counter.get();
-                }
-                sum.seconds.add(&hook.seconds.totals());
+    /// Takes over what a shard counted that is done with the module.
+    pub fn close(&self, shard: &Arc<ShardStats>) {
+        let mut shards = lock(&self.shards);
+        shards.retain(|open| !Arc::ptr_eq(open, shard));
+        shard.add_to(&mut lock(&self.closed));
+    }
+
+    /// Counts a tag for a shard, and gives the name that all who hold it share.
+    pub fn count_tag(&self, shard: &ShardStats, tag: &str) -> Arc<str> {
+        let mut counts = lock(&shard.tags);
+        if let Some((name, count)) = counts.get_key_value(tag).map(|(name, count)| (name.clone(), *count)) {
+            counts.insert(name.clone(), count + 1);
+            return name;
+        }
+        let (name, counted) = self.admit_tag(tag);
+        *counts.entry(counted).or_default() += 1;
+        name
+    }
+
+    /// The tag's name, and the one that it is counted under.
+    fn admit_tag(&self, tag: &str) -> (Arc<str>, Arc<str>) {
+        let name: Arc<str> = tag.into();
+        loop {
+            let known = self.tags.load();
+            if let Some(name) = known.get(tag) {
+                return (name.clone(), name.clone());
+            }
+            if known.len() >= MOST_TAGS {
+                return (name, OTHER_TAGS.into());
+            }
+            let more = known.iter().chain([&name]).cloned().collect();
+            let before = self.tags.compare_and_swap(&known, Arc::new(more));
+            if Arc::ptr_eq(&before, &known) {
+                return (name.clone(), name);
             }
         }
+    }
+
+    pub fn totals(&self) -> Totals {
+        let shards = lock(&self.shards);
+        let mut totals = lock(&self.closed).clone();
+        shards.iter().for_each(|shard| shard.add_to(&mut totals));
         totals
     }
 }
@@ -164,6 +222,7 @@ impl ModuleStats {
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     hooks: [HookTotals; Hook::ALL.len()],
+    tags: BTreeMap<Arc<str>, u64>,
     pub last_call_ms: u64,
 }
 
@@ -176,6 +235,9 @@ struct HookTotals {
 impl Totals {
     pub fn add(&mut self, other: &Totals) {
         self.last_call_ms = self.last_call_ms.max(other.last_call_ms);
+        for (tag, count) in &other.tags {
+            *self.tags.entry(tag.clone()).or_default() += count;
+        }
         for (sum, more) in self.hooks.iter_mut().zip(&other.hooks) {
             for (sum, more) in sum.outcomes.iter_mut().zip(&more.outcomes) {
                 *sum += more;
@@ -213,6 +275,10 @@ impl Totals {
     }
 
     fn expose(&self, exposition: &mut Exposition, module: &str) {
+        for (tag, count) in &self.tags {
+            let labels = [("module", module), ("tag", &**tag)];
+            exposition.counter("smg_wasm_tags_total", "Tags that modules left on requests.", &labels, *count as f64);
+        }
         for (hook, totals) in Hook::ALL.iter().zip(&self.hooks) {
             for (outcome, count) in Outcome::ALL.iter().zip(totals.outcomes) {
                 if count > 0 {
@@ -229,6 +295,18 @@ impl Totals {
     }
 }
 
+/// A module that is counted; dropped when its last guest and the module itself are gone.
+pub struct Registration {
+    pub stats: Arc<ModuleStats>,
+    metrics: Arc<ModuleMetrics>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.metrics.retire(&self.stats);
+    }
+}
+
 /// The numbers of all modules that are or were deployed.
 #[derive(Default)]
 pub struct ModuleMetrics(Mutex<Inner>);
@@ -242,17 +320,23 @@ struct Inner {
 }
 
 impl ModuleMetrics {
-    pub fn register(&self, name: &str) -> Arc<ModuleStats> {
+    /// The numbers of a module, which are its own until the registration is dropped.
+    pub fn register(self: &Arc<Self>, name: &str) -> Arc<Registration> {
         let stats = Arc::new(ModuleStats::default());
         lock(&self.0).live.push((name.to_owned(), stats.clone()));
-        stats
+        Arc::new(Registration { stats, metrics: self.clone() })
     }
 
-    /// Called when the last guest of a module and the module itself are gone.
-    pub fn retire(&self, stats: &Arc<ModuleStats>) {
+    fn retire(&self, stats: &Arc<ModuleStats>) {
         let mut inner = lock(&self.0);
         inner.live.retain(|(_, live)| !Arc::ptr_eq(live, stats));
-        inner.removed.add(&stats.totals());
+        let mut totals = stats.totals();
+        // Of removed modules the number of tags is not bounded.
+        let tags = std::mem::take(&mut totals.tags).into_values().sum();
+        if tags > 0 {
+            totals.tags.insert(OTHER_TAGS.into(), tags);
+        }
+        inner.removed.add(&totals);
     }
 
     /// The sum over all modules there ever were.
@@ -306,13 +390,14 @@ mod tests {
 
     #[test]
     fn totals_survive_the_removal_of_a_module() {
-        let metrics = ModuleMetrics::default();
-        let stats = metrics.register("m");
+        let metrics = Arc::<ModuleMetrics>::default();
+        let registration = metrics.register("m");
+        let stats = &registration.stats;
         let shard = stats.shard();
         shard.record(Hook::Request, Outcome::Reject, Duration::from_micros(3), 7);
         shard.record(Hook::Response, Outcome::Failure(FailureKind::Trap), Duration::from_micros(3), 9);
         assert_eq!((metrics.totals().calls(), metrics.totals().failures()), (2, 1));
-        metrics.retire(&stats);
+        drop(registration);
         assert_eq!((metrics.totals().calls(), metrics.totals().failures()), (2, 1));
         let mut exposition = Exposition::default();
         metrics.expose(&mut exposition);
@@ -322,5 +407,25 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("module=\"m\""), "{text}");
+    }
+
+    #[test]
+    fn distinct_tags_are_bounded_over_all_shards() {
+        let metrics = Arc::<ModuleMetrics>::default();
+        let registration = metrics.register("m");
+        let stats = &registration.stats;
+        let shards = [stats.shard(), stats.shard()];
+        for at in 0..1000 {
+            let tag = format!("tag-{at}");
+            assert_eq!(*stats.count_tag(&shards[at % 2], &tag), *tag, "the name stays");
+            stats.count_tag(&shards[(at + 1) % 2], &tag);
+        }
+        let tags = stats.totals().tags;
+        assert_eq!((tags.len(), tags["tag-0"], tags[OTHER_TAGS]), (MOST_TAGS + 1, 2, 2 * (1000 - MOST_TAGS as u64)));
+        drop(registration);
+        let mut exposition = Exposition::default();
+        metrics.expose(&mut exposition);
+        let text = exposition.render();
+        assert!(text.contains(r#"smg_wasm_tags_total{module="(removed)",tag="(other)"} 2000"#), "{text}");
     }
 }

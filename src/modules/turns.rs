@@ -1,14 +1,18 @@
 //! Turns of guests that don't finish quickly.
 //!
-//! A guest that is still running at the next millisecond tick has used up its first slice. From then on it
-//! needs the shard's one turn for each further slice, and gets it only after the runtime has looked at its
-//! sockets. However many guests spin on a shard, its other work waits for one slice, not for one per guest.
+//! A guest that is still running at the engine's next tick has used up its first slice. From then on it needs
+//! the shard's one turn for each further slice, and gets it only when the shard has nothing else to do. However
+//! many guests spin on a shard, its other work waits for one slice, not for one per guest.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Looks at the sockets before a slice. What one of them finds may take a few tasks, one after the other, to be
+/// worked off: each look waits for those that are ready by then.
+const LOOKS: usize = 4;
 
 /// The turn of one shard.
 #[derive(Clone)]
@@ -33,8 +37,10 @@ impl Turns {
         Box::pin(async move {
             turns.release();
             let turn = turns.0.free.clone().acquire_owned().await.expect("the semaphore is never closed");
-            // Behind everything that is ready, and behind a look at the sockets.
-            tokio::task::yield_now().await;
+            for _ in 0..LOOKS {
+                // Behind everything that is ready, and behind a look at the sockets.
+                tokio::task::yield_now().await;
+            }
             *turns.held() = Some(turn);
         })
     }

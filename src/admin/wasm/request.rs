@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::config::FailurePolicy;
-use crate::modules::{Defaults, FailurePolicies, Hook, InstanceMode, Limits, Match, Settings, Streaming};
+use crate::modules::{Defaults, Draft, FailurePolicies, HeaderCase, Hook, InstanceMode, Limits, Match, Streaming};
 use crate::registry::Deployment;
 
 /// Why a body was refused as a whole.
@@ -44,6 +45,7 @@ pub struct ModuleRequest {
     applies: Option<Match>,
     on_failure: Option<OnFailure>,
     instance: Option<InstanceMode>,
+    header_case: Option<HeaderCase>,
     limits: Option<LimitsRequest>,
     streaming: Option<Streaming>,
 }
@@ -95,15 +97,15 @@ pub fn read(body: &[u8]) -> Result<Vec<(Sent, ModuleRequest)>, Refusal> {
     let parsed: Result<Body, _> = serde_path_to_error::deserialize(&mut reader);
     let parsed = parsed.map_err(|error| {
         let path = error.path().to_string();
-        refuse(error.inner(), &path)
+        refuse(body, error.inner(), &path)
     })?;
-    reader.end().map_err(|error| refuse(&error, ""))?;
+    reader.end().map_err(|error| refuse(body, &error, ""))?;
     // Fields in order, without their names, would be read as well; only objects can be answered.
     if !body.trim_ascii_start().starts_with(b"{") {
         let message = "the body must be an object".to_owned();
         return Err(Refusal { status: StatusCode::UNPROCESSABLE_ENTITY, code: "invalid_field", message });
     }
-    let sent: SentBody = serde_json::from_slice(body).map_err(|error| refuse(&error, "modules"))?;
+    let sent: SentBody = serde_json::from_slice(body).map_err(|error| refuse(body, &error, "modules"))?;
     Ok(sent.modules.into_iter().zip(parsed.modules).collect())
 }
 
@@ -115,8 +117,10 @@ struct SentBody {
     modules: Vec<Sent>,
 }
 
-fn refuse(error: &serde_json::Error, path: &str) -> Refusal {
-    if error.is_data() {
+/// serde_json calls it bad syntax, too, where a word from a list was expected and a number came.
+fn refuse(body: &[u8], error: &serde_json::Error, path: &str) -> Refusal {
+    let is_json = || str::from_utf8(body).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+    if error.is_data() || is_json() {
         let message = format!("{path}: {error}");
         return Refusal { status: StatusCode::UNPROCESSABLE_ENTITY, code: "invalid_field", message };
     }
@@ -126,12 +130,13 @@ fn refuse(error: &serde_json::Error, path: &str) -> Refusal {
 impl ModuleRequest {
     /// The deployment that is asked for, within the gateway's limits.
     pub fn deployment(self, defaults: &Defaults) -> Result<Deployment, String> {
-        let mut settings = defaults.settings();
+        let mut settings = defaults.draft();
         self.on_failure.map(|on_failure| on_failure.set(&mut settings)).transpose()?;
         self.limits.map(|limits| limits.set(&mut settings.limits)).transpose()?;
         self.config.into_iter().for_each(|config| settings.config = config);
         self.streaming.into_iter().for_each(|streaming| settings.streaming = streaming);
-        settings.instance = check_instance(self.instance.unwrap_or(settings.instance), defaults)?;
+        settings.instance = self.instance.map(check_instance).transpose()?;
+        settings.header_case = self.header_case;
         settings.applies = check_match(self.applies.unwrap_or_default())?;
         settings.order = self.order;
         let hooks = hooks(&self.attach_points)?;
@@ -160,17 +165,16 @@ fn hooks(points: &[AttachPoint]) -> Result<Vec<Hook>, String> {
 }
 
 impl OnFailure {
-    fn set(self, settings: &mut Settings) -> Result<(), String> {
+    fn set(self, settings: &mut Draft) -> Result<(), String> {
         match self {
-            Self::Everywhere(policy) => settings.on_failure = FailurePolicies { request: policy, response: policy },
+            Self::Everywhere(policy) => settings.on_failure = FailurePolicies::same(policy),
             Self::ByHook(ByHook { request, response, status }) => {
                 request.into_iter().for_each(|policy| settings.on_failure.request = policy);
                 response.into_iter().for_each(|policy| settings.on_failure.response = policy);
-                match status {
-                    Some(status @ 400..=599) => settings.failure_status = status,
-                    Some(_) => return Err("on_failure.status must be from 400 to 599".to_owned()),
-                    None => {}
+                if !status.is_none_or(|status| (400..=599).contains(&status)) {
+                    return Err("on_failure.status must be from 400 to 599".to_owned());
                 }
+                settings.failure_status = status;
             }
         }
         Ok(())
@@ -203,15 +207,12 @@ fn within(name: &str, asked: Option<u64>, most: u64) -> Result<Option<u64>, Stri
     }
 }
 
-fn check_instance(instance: InstanceMode, defaults: &Defaults) -> Result<InstanceMode, String> {
+fn check_instance(instance: InstanceMode) -> Result<InstanceMode, String> {
     match instance {
         InstanceMode::Pooled { size: Some(size), .. } if !(1..=1024).contains(&size) => {
             Err("instance.size must be from 1 to 1024".to_owned())
         }
-        InstanceMode::Pooled { max_uses: 0, .. } => Err("instance.max_uses must be at least 1".to_owned()),
-        InstanceMode::Pooled { size, max_uses } => {
-            Ok(InstanceMode::Pooled { size: Some(size.unwrap_or(defaults.pool_size)), max_uses })
-        }
+        InstanceMode::Pooled { max_uses: Some(0), .. } => Err("instance.max_uses must be at least 1".to_owned()),
         other => Ok(other),
     }
 }
@@ -236,6 +237,7 @@ fn check_match(applies: Match) -> Result<Match, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::modules::{Abi, Settings};
 
     const MODULE: &str = r#"{"name":"a","file_path":"/m/a.wasm","module_type":"Middleware","attach_points":[{"Middleware":"OnRequest"}]"#;
 
@@ -251,7 +253,8 @@ mod tests {
     fn settings(more: &str) -> Result<Settings, String> {
         let body = format!(r#"{{"modules":[{MODULE}{more}}}]}}"#);
         let mut modules = read(body.as_bytes()).unwrap_or_else(|refusal| panic!("{}", refusal.message));
-        modules.remove(0).1.deployment(&defaults()).map(|deployment| deployment.settings)
+        let deployment = modules.remove(0).1.deployment(&defaults())?;
+        deployment.settings.settings(Abi::SmgV1).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -270,6 +273,7 @@ mod tests {
         ] {
             assert_eq!(status(body), wanted, "{body}");
         }
+        assert_eq!(status(&format!(r#"{{"modules":[{MODULE},"header_case":1}}]}}"#)), 422);
         let nested = format!(r#"{{"modules":[{MODULE},"config":{}"#, "[".repeat(1_000_000));
         assert_eq!(status(&nested), 400);
         let wrong = format!(r#"{{"modules":[{MODULE},"attach_pointz":[]}}]}}"#);
@@ -286,7 +290,7 @@ mod tests {
         );
         let less = less.expect("settings");
         assert_eq!(less.limits.execution, Duration::from_millis(5));
-        assert_eq!(less.instance, InstanceMode::Pooled { size: Some(4), max_uses: 10_000 });
+        assert_eq!(less.instance, InstanceMode::Pooled { size: Some(4), max_uses: Some(10_000) });
         assert_eq!((less.on_failure.request, less.on_failure.response), (FailurePolicy::Closed, FailurePolicy::Open));
         assert_eq!(less.failure_status, 500);
     }
@@ -299,6 +303,7 @@ mod tests {
             r#","instance":{"mode":"pooled","size":0}"#,
             r#","instance":{"mode":"pooled","max_uses":0}"#,
             r#","on_failure":{"status":200}"#,
+            r#","header_case":"lower""#,
             r#","match":{"paths":["v1"]}"#,
             r#","match":{"paths":["/a*b"]}"#,
             r#","match":{"methods":["A B"]}"#,

@@ -3,15 +3,15 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use http::HeaderMap;
 use wasmtime::Store;
 use wasmtime::component::{
-    Component, ComponentExportIndex, ComponentNamedList, ComponentType, Func, Instance, Lift, Lower, TypedFunc,
+    Component, ComponentExportIndex, ComponentNamedList, ComponentType, Func, InstancePre, Lift, Linker, Lower,
+    TypedFunc,
 };
 
 use crate::modules::hook::{
-    Answer, Edit, EditBuilder, EditError, Hook, RequestView, ResponseView, Verdict, final_status,
+    Answer, Edit, EditError, FieldEditsBuilder, Hook, RequestView, ResponseView, Verdict, bounded_body, final_status,
 };
 use crate::modules::host::HostState;
 
@@ -87,38 +87,30 @@ enum Action {
     Modify(ModifyAction),
 }
 
-/// Where a component exports its hooks; `None` for those it doesn't.
-#[derive(Clone, Copy)]
-pub struct Exports([Option<ComponentExportIndex>; 2]);
+/// A component's code with its imports resolved.
+#[derive(Clone)]
+pub struct Linked {
+    pre: InstancePre<HostState>,
+    exports: [Option<ComponentExportIndex>; 2],
+}
 
-impl Exports {
-    pub fn find(component: &Component) -> Self {
-        Self(EXPORTS.map(|(_, interface, function)| {
+impl Linked {
+    pub fn new(component: &Component, linker: &Linker<HostState>) -> wasmtime::Result<Self> {
+        let exports = EXPORTS.map(|(_, interface, function)| {
             let interface = component.get_export_index(None, interface)?;
             component.get_export_index(Some(&interface), function)
-        }))
+        });
+        Ok(Self { pre: linker.instantiate_pre(component)?, exports })
     }
 
-    pub fn has(&self, hook: Hook) -> bool {
-        self.0[hook as usize].is_some()
+    pub fn exports(&self, hook: Hook) -> bool {
+        self.exports[hook as usize].is_some()
     }
 
-    /// Checks that the exports have the types of the interface. Calls rely on this.
-    pub fn check(&self, instance: &Instance, store: &mut Store<HostState>) -> wasmtime::Result<()> {
-        let functions = self.bind(instance, store)?;
-        if let Some(function) = functions.0[Hook::Request as usize] {
-            function.typed::<(Request<'_>,), (Action,)>(&*store)?;
-        }
-        if let Some(function) = functions.0[Hook::Response as usize] {
-            function.typed::<(Response<'_>,), (Action,)>(&*store)?;
-        }
-        Ok(())
-    }
-
-    /// The functions of one instance.
-    pub fn bind(&self, instance: &Instance, store: &mut Store<HostState>) -> wasmtime::Result<Functions> {
+    pub async fn instantiate(&self, store: &mut Store<HostState>) -> wasmtime::Result<Functions> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
         let mut functions = Functions([None; 2]);
-        for (function, index) in functions.0.iter_mut().zip(&self.0) {
+        for (function, index) in functions.0.iter_mut().zip(&self.exports) {
             if let Some(index) = index {
                 let found = instance.get_func(&mut *store, index);
                 *function = Some(found.ok_or_else(|| wasmtime::format_err!("an export is not a function"))?);
@@ -133,6 +125,17 @@ impl Exports {
 pub struct Functions([Option<Func>; 2]);
 
 impl Functions {
+    /// Checks that the exports have the types of the interface. Calls rely on this.
+    pub fn check(&self, store: &Store<HostState>) -> wasmtime::Result<()> {
+        if let Some(function) = self.0[Hook::Request as usize] {
+            function.typed::<(Request<'_>,), (Action,)>(store)?;
+        }
+        if let Some(function) = self.0[Hook::Response as usize] {
+            function.typed::<(Response<'_>,), (Action,)>(store)?;
+        }
+        Ok(())
+    }
+
     pub async fn on_request(
         &self,
         store: &mut Store<HostState>,
@@ -174,7 +177,7 @@ impl Functions {
     {
         let function = self.0[hook as usize].expect("a module is attached only to hooks that it exports");
         #[expect(unsafe_code, reason = "checking the types again would cost as much as a call")]
-        // SAFETY: `Exports::check` has checked this export of this component against these types.
+        // SAFETY: `Functions::check` has checked this export of this component against these types.
         let function = unsafe { TypedFunc::<P, (Action,)>::new_unchecked(function) };
         Ok(function.call_async(store, input).await?.0)
     }
@@ -193,7 +196,7 @@ fn headers<'a>(headers: &'a HeaderMap, values: &'a [Cow<'a, str>]) -> Vec<Header
 fn request_verdict(action: Action, limit: u64) -> Result<Verdict, EditError> {
     match action {
         Action::Continue => Ok(Verdict::Continue),
-        Action::Reject(status) => Ok(Verdict::Respond(Answer { status: final_status(status)? })),
+        Action::Reject(status) => Ok(Verdict::Respond(Box::new(Answer::empty(final_status(status)?)))),
         Action::Modify(modification) => edit(ModifyAction { status: None, ..modification }, limit),
     }
 }
@@ -211,19 +214,18 @@ fn response_verdict(action: Action, limit: u64, streamed: bool) -> Result<Verdic
 }
 
 fn edit(modification: ModifyAction, limit: u64) -> Result<Verdict, EditError> {
-    let mut edit = EditBuilder::default();
-    edit.status(modification.status)?;
+    let status = modification.status.map(final_status).transpose()?;
+    let mut fields = FieldEditsBuilder::default();
     for header in &modification.headers_set {
-        edit.set(&header.name, header.value.as_bytes())?;
+        fields.set(&header.name, header.value.as_bytes())?;
     }
     for header in &modification.headers_add {
-        edit.add(&header.name, header.value.as_bytes())?;
+        fields.add(&header.name, header.value.as_bytes())?;
     }
     for name in &modification.headers_remove {
-        edit.remove(name)?;
+        fields.remove(name)?;
     }
-    if let Some(body) = modification.body_replace {
-        edit.body(Bytes::from(body), limit)?;
-    }
-    Ok(Verdict::Edit(Box::new(edit.finish()?)))
+    let body = modification.body_replace.map(|body| bounded_body(body, limit)).transpose()?;
+    let fields = fields.finish(body.as_ref())?;
+    Ok(Verdict::Edit(Box::new(Edit { status, fields, body, ..Edit::default() })))
 }

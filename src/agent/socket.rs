@@ -1,0 +1,80 @@
+//! The Unix socket: for its owner only, in place of a stale one but never of one that somebody listens on.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use tokio::net::{UnixListener, UnixStream};
+
+/// Read and write for the owner, nothing for others.
+const OWNER_ONLY: Mode = Mode::from_bits_retain(0o177);
+
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error("another process listens on it")]
+    InUse,
+    #[error("there is something else than a socket")]
+    NotASocket,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A socket that is listened on. Dropping it closes it and removes its file.
+pub struct Bound {
+    pub listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of the file.
+    file: (u64, u64),
+}
+
+impl Bound {
+    /// Listens under another name first and then takes the path, so that whoever connects there finds a
+    /// listener with the right mode at any time.
+    pub async fn new(path: &Path) -> Result<Self, SocketError> {
+        check_free(path).await?;
+        // Whether a socket can have this path at all; the other name is a short one.
+        SocketAddr::from_pathname(path)?;
+        let unready = path.with_file_name(format!(".{:x}", std::process::id()));
+        let others = rustix::process::umask(OWNER_ONLY);
+        let bound = StdListener::bind(&unready);
+        rustix::process::umask(others);
+        let listener = bound?;
+        let taken = listener.set_nonblocking(true).and_then(|()| fs::rename(&unready, path));
+        if let Err(error) = taken {
+            // The path was not taken; what is left of the attempt goes away.
+            let _ = fs::remove_file(&unready);
+            return Err(error.into());
+        }
+        let file = fs::symlink_metadata(path)?;
+        Ok(Self { listener: UnixListener::from_std(listener)?, path: path.to_owned(), file: (file.dev(), file.ino()) })
+    }
+}
+
+async fn check_free(path: &Path) -> Result<(), SocketError> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+        Ok(file) if !file.file_type().is_socket() => return Err(SocketError::NotASocket),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path).await {
+        Ok(_) => Err(SocketError::InUse),
+        Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Ok(()),
+        // Its queue is full: somebody listens.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(SocketError::InUse),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // A successor may have taken the path already.
+        let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
+        if is_ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
