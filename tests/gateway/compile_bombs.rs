@@ -103,7 +103,9 @@ fn deployments_queue_behind_one_that_takes_long_and_the_queue_is_bounded() {
     let code = b"\x20\x00\x41\x01\x6a\x21\x00".repeat(20);
     let bomb = Module::new("bomb", &files.write("bomb.wasm", bomb(30_000, &locals(1), &code)));
     let second = Module::new("minimal", &guest("minimal"));
+    let parent = process_with(&format!("--worker-urls={}", worker.url())).expect("the gateway runs");
     let (result, took, (waited, busy)) = deploying(&gateway, &bomb, || {
+        eventually(Duration::from_secs(5), || child_of(parent).is_some());
         let mut queued = gateway.connect();
         queued.set_patience(Duration::from_secs(60));
         let body = json!({ "modules": [second.json()] }).to_string();

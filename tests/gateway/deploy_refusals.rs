@@ -59,7 +59,7 @@ fn a_damaged_component_is_not_valid() {
     for byte in flipped.iter_mut().skip(5000).step_by(97) {
         *byte ^= 0x55;
     }
-    let wanted: &[&str] = &["not a valid component"];
+    let wanted: &[&str] = &["not valid WebAssembly"];
     refuses(&[
         ("an eighth", truncated(1), wanted),
         ("a half", truncated(4), wanted),

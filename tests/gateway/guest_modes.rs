@@ -186,11 +186,12 @@ fn a_pool_holds_as_many_guests_as_it_is_told() {
     let mut seen = counts(&gateway, 16, 25);
     seen.sort_unstable();
     let firsts = seen.iter().filter(|count| **count == 1).count();
-    assert!((1..=4).contains(&firsts), "{firsts} guests began to count");
+    // On a busy machine a call of this build may be so slow that it leaves its place to another guest.
+    assert!((1..=20).contains(&firsts), "{firsts} guests began to count");
     eventually(Duration::from_secs(2), || {
         let metrics = gateway.metrics();
         let idle = metrics.sum("smg_wasm_instances", &[("state", "idle")]);
-        (firsts as f64..=4.0).contains(&idle) && metrics.sum("smg_wasm_instances", &[("state", "busy")]) == 0.0
+        (firsts.min(4) as f64..=4.0).contains(&idle) && metrics.sum("smg_wasm_instances", &[("state", "busy")]) == 0.0
     });
 }
 
@@ -200,22 +201,41 @@ fn a_call_waits_for_a_guest_of_the_pool_and_not_for_ever() {
     let gateway = Gateway::with_modules(&worker).arg("--shards=1").start();
     let module = Module::hostile().at(&["OnRequest"]).set("limits", json!({ "execution_ms": 800 }));
     let uuid = gateway.add(&module.set("instance", json!({ "mode": "pooled", "size": 1 })));
-    let mut busy = gateway.connect();
-    busy.send_request("GET", "/", &[("X-Hostile", "sleep-ms:300")], b"");
-    eventually(Duration::from_secs(2), || gateway.metrics().sum("smg_wasm_instances", &[("state", "busy")]) == 1.0);
-    assert_eq!(gateway.get("/").status, 200, "it waits 300 ms");
-    assert_eq!(busy.read_response().status, 200);
-    busy.send_request("GET", "/", &[("X-Hostile", "spin")], b"");
-    let mut second = gateway.connect();
-    eventually(Duration::from_secs(2), || gateway.metrics().sum("smg_wasm_instances", &[("state", "busy")]) == 1.0);
-    second.send_request("GET", "/", &[("X-Hostile", "spin")], b"");
-    let mut third = gateway.connect();
-    third.send_request("GET", "/", &[("X-Hostile", "spin")], b"");
-    for client in [&mut busy, &mut second, &mut third] {
+    // Four may be slow beside the one that has the place. The next five get their turn when those are ended.
+    let mut spinning: Vec<_> = (0..12).map(|_| gateway.connect()).collect();
+    for client in &mut spinning {
+        client.send_request("GET", "/", &[("X-Hostile", "spin")], b"");
+    }
+    for client in &mut spinning {
         client.read_response().assert_error(503, "wasm_module_failed");
     }
+    assert!(gateway.failures(&uuid, "timeout") >= 5, "{}", gateway.meta(&uuid)["failures"]);
     assert!(gateway.failures(&uuid, "busy") >= 1, "{}", gateway.meta(&uuid)["failures"]);
     assert_eq!(gateway.get("/").status, 200);
+}
+
+#[test]
+fn slow_guests_leave_their_place_in_the_pool() {
+    let worker = Worker::echo();
+    let gateway = Gateway::with_modules(&worker).arg("--shards=1").start();
+    let module = Module::hostile().at(&["OnRequest"]).set("limits", json!({ "execution_ms": 1000 }));
+    gateway.add(&module.set("instance", json!({ "mode": "pooled", "size": 1 })));
+    let mut slow: Vec<_> = (0..4).map(|_| gateway.connect()).collect();
+    for client in &mut slow {
+        client.send_request("GET", "/", &[("X-Hostile", "sleep-ms:900")], b"");
+    }
+    eventually(Duration::from_secs(2), || gateway.metrics().sum("smg_wasm_instances", &[("state", "busy")]) == 4.0);
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    let waiting = gateway.metrics().sum("smg_wasm_instances", &[("state", "busy")]);
+    assert_eq!(waiting, 4.0, "nobody waited for one of them");
+    slow.iter_mut().for_each(|client| assert_eq!(client.read_response().status, 200));
+    eventually(Duration::from_secs(2), || {
+        let metrics = gateway.metrics();
+        let guests = |state| metrics.sum("smg_wasm_instances", &[("state", state)]);
+        guests("busy") == 0.0 && guests("idle") == 1.0
+    });
 }
 
 #[test]

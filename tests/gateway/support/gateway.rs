@@ -1,45 +1,13 @@
 //! The gateway under test: the real executable, as a child process.
 
 use super::client::{Client, Response};
-use super::log::Log;
+use super::process::{Process, START_LIMIT, executable};
 use super::wait::eventually;
 use super::worker::Worker;
-use rustix::process::{Pid, Signal, kill_process};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
-
-const START_LIMIT: Duration = Duration::from_secs(20);
-
-/// What a finished run of the executable left.
-pub struct Ran {
-    /// The exit code; `None` if it had to be killed.
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-/// Runs the executable to its end, with nothing from our environment that it would read; kills it after ten seconds.
-pub fn run(args: &[&str], env: &[(&str, &str)]) -> Ran {
-    let mut command = executable();
-    command.args(args).envs(env.iter().copied());
-    let (mut child, stdout, stderr) = spawn(command);
-    let ended = stderr.wait_for_end(Duration::from_secs(10)) && stdout.wait_for_end(Duration::from_secs(1));
-    if !ended {
-        let _ = child.kill();
-    }
-    let status = child.wait().expect("our own child can be waited for");
-    Ran { code: status.code(), stdout: stdout.text(), stderr: stderr.text() }
-}
-
-fn spawn(mut command: Command) -> (Child, Log, Log) {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the executable starts");
-    let stdout = Log::of(child.stdout.take().expect("stdout is piped"));
-    let stderr = Log::of(child.stderr.take().expect("stderr is piped"));
-    (child, stdout, stderr)
-}
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::process::Command;
 
 /// The component that `guests/NAME` builds to.
 pub fn guest(name: &str) -> String {
@@ -47,22 +15,24 @@ pub fn guest(name: &str) -> String {
     path.into_os_string().into_string().expect("the checkout has a UTF-8 path")
 }
 
-fn executable() -> Command {
-    let mut command = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_smg")));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SMG_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
 /// A running gateway; dropping it kills it, and prints its log if the test is failing.
 pub struct Gateway {
     pub address: SocketAddr,
-    child: Child,
-    stdout: Log,
-    stderr: Log,
+    process: Process,
+}
+
+impl Deref for Gateway {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Gateway {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
 }
 
 #[derive(Default)]
@@ -148,25 +118,15 @@ impl Gateway {
 
     #[track_caller]
     fn of(command: Command) -> Self {
-        let (child, stdout, stderr) = spawn(command);
-        let address = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gateway = Gateway { address, child, stdout, stderr };
-        gateway.address = gateway.printed_address("listening on http://");
-        gateway
+        let process = Process::start(command);
+        let address = printed_address(&process, "listening on http://");
+        Gateway { address, process }
     }
 
     /// Where `--prometheus-port` listens.
     #[track_caller]
     pub fn metrics_address(&self) -> SocketAddr {
-        self.printed_address("metrics on http://")
-    }
-
-    #[track_caller]
-    fn printed_address(&self, before: &str) -> SocketAddr {
-        let line = self.stdout.wait_for(START_LIMIT, |line| line.starts_with(before));
-        let line = line.unwrap_or_else(|| panic!("no line {before:?}"));
-        let address = line[before.len()..].split([' ', '/', ',']).next().unwrap_or_default();
-        address.parse().unwrap_or_else(|e| panic!("{e} in {line:?}"))
+        printed_address(self, "metrics on http://")
     }
 
     #[track_caller]
@@ -210,55 +170,6 @@ impl Gateway {
         self.post_json("/wasm", &serde_json::json!({ "modules": [module] }))
     }
 
-    /// Waits for a line of the log that contains `text`.
-    #[track_caller]
-    pub fn wait_for_log(&self, text: &str) -> String {
-        let line = self.stderr.wait_for(Duration::from_secs(10), |line| line.contains(text));
-        line.unwrap_or_else(|| panic!("no log line with {text:?}"))
-    }
-
-    pub fn stdout(&self) -> String {
-        self.stdout.text()
-    }
-
-    pub fn log(&self) -> String {
-        self.stderr.text()
-    }
-
-    /// Sends SIGTERM.
-    pub fn terminate(&self) {
-        self.signal(Signal::TERM);
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("our own child may be signalled");
-    }
-
-    /// Waits for the process to end by itself; panics after `limit`.
-    #[track_caller]
-    pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
-        let mut status = None;
-        eventually(limit, || {
-            status = self.child.try_wait().expect("our own child can be waited for");
-            status.is_some()
-        });
-        status.expect("the loop above ended with it")
-    }
-
-    /// Whether the process still runs.
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("our own child can be waited for").is_none()
-    }
-
-    /// Resident memory in bytes.
-    pub fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("a process has it");
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-        kilobytes * 1024
-    }
-
     /// The requests that `GET /workers` says the first worker has in flight.
     #[track_caller]
     pub fn load(&self) -> u64 {
@@ -267,12 +178,9 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            println!("--- gateway stdout\n{}\n--- gateway log\n{}", self.stdout.text(), self.stderr.text());
-        }
-    }
+#[track_caller]
+fn printed_address(process: &Process, before: &str) -> SocketAddr {
+    let text = process.wait_for_output(before);
+    let address = text.split([' ', '/', ',']).next().unwrap_or_default();
+    address.parse().unwrap_or_else(|e| panic!("{e} in {text:?}"))
 }
