@@ -15,31 +15,28 @@ static PROXY: HeaderName = HeaderName::from_static("proxy");
 /// ones (RFC 9110 section 7.6.1), and what a proxy and its client say to each other about access. `Trailer` stays: it announces fields that are passed on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     // Most messages have one of these at most: one look at the names is cheaper than a removal for each.
-    if !headers.keys().any(is_hop_by_hop) {
+    let present: Vec<_> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    if present.is_empty() {
         return;
     }
-    for name in nominated(headers) {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
+    for name in nominated(headers).iter().chain(&present) {
         headers.remove(name);
     }
 }
 
-/// Names that belong to one connection only, or to a proxy and its neighbour.
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "proxy-authorization",
-    "proxy-authenticate",
-];
-
+/// What belongs to one connection only, or to a proxy and its neighbour.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(&name.as_str())
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authorization"
+            | "proxy-authenticate"
+    )
 }
 
 /// Removes what a client must not be able to say to a worker: `Proxy` becomes the `HTTP_PROXY` variable of
@@ -95,9 +92,8 @@ fn is_sane_id(id: &[u8]) -> bool {
 /// 32 lower-case hexadecimal digits of a random 128-bit number.
 fn new_request_id() -> HeaderValue {
     let mut id = [0u8; 32];
-    let number = fastrand::u128(..);
-    for (at, digit) in id.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(number >> (at * 4)) as usize & 15];
+    for (digits, byte) in id.chunks_exact_mut(2).zip(fastrand::u128(..).to_ne_bytes()) {
+        digits.copy_from_slice(&[byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
     }
     HeaderValue::from_bytes(&id).expect("hexadecimal digits are valid")
 }

@@ -1,6 +1,5 @@
 //! What is known of one request: written once, when its answer's body ends, as a log line and as metrics.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode, Uri};
+use rustc_hash::FxHashMap;
 use tracing::Level;
 
 use super::body::Upload;
@@ -153,11 +153,12 @@ pub struct HttpMetrics {
     pub connections: AtomicU64,
 }
 
+/// Labels are ours, not a stranger's: the quick hash will do.
 #[derive(Default)]
 struct Counts {
-    requests: HashMap<(&'static str, &'static str), u64>,
-    responses: HashMap<(&'static str, u16, &'static str), u64>,
-    seconds: HashMap<&'static str, Histogram<16>>,
+    requests: FxHashMap<(&'static str, &'static str), u64>,
+    responses: FxHashMap<(&'static str, u16, &'static str), u64>,
+    seconds: FxHashMap<&'static str, Histogram<16>>,
 }
 
 impl HttpMetrics {
@@ -201,9 +202,9 @@ fn method_label(method: &Method) -> &'static str {
 
 /// Writes the sum over all shards.
 pub fn expose(shards: &[Arc<HttpMetrics>], exposition: &mut Exposition) {
-    let mut requests = HashMap::<_, u64>::new();
-    let mut responses = HashMap::<_, u64>::new();
-    let mut seconds = HashMap::<_, HistogramTotals>::new();
+    let mut requests = FxHashMap::<_, u64>::default();
+    let mut responses = FxHashMap::<_, u64>::default();
+    let mut seconds = FxHashMap::<_, HistogramTotals>::default();
     let mut connections = 0;
     for shard in shards {
         connections += shard.connections.load(Relaxed);
