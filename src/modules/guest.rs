@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +50,12 @@ impl GuestError {
             None => FailureKind::Output,
         };
         Self::new(kind, cause)
+    }
+
+    /// Whether the system had something in use that may be free in a moment (EBUSY).
+    pub fn is_of_busy_system(&self) -> bool {
+        let mut io_errors = self.cause.iter().flat_map(|cause| cause.chain()).filter_map(|cause| cause.downcast_ref());
+        io_errors.any(|error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy)
     }
 }
 
@@ -270,5 +277,22 @@ impl FailureLog {
             target: "smg::modules", %module, hook = view.hook().label(), id = %Untrusted(view.request_id().as_bytes()),
             kind = error.kind.label(), unlogged, cause = %Untrusted(cause.as_bytes()), "a module failed",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot seal")]
+    struct Refused(#[source] io::Error);
+
+    #[test]
+    fn a_busy_system_is_seen_behind_other_errors() {
+        let of = |kind| GuestError::new(FailureKind::Instantiate, Refused(io::Error::from(kind)).into());
+        assert!(of(io::ErrorKind::ResourceBusy).is_of_busy_system());
+        assert!(!of(io::ErrorKind::OutOfMemory).is_of_busy_system());
+        assert!(!GuestError::from(FailureKind::Busy).is_of_busy_system());
     }
 }

@@ -19,6 +19,9 @@ use super::host::PrintLimit;
 use super::settings::Settings;
 use super::stats::{ModuleMetrics, ModuleStats, Registration};
 
+/// Attempts to make the first guest of a module.
+const MOST_ATTEMPTS: u32 = 5;
+
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("the file is empty")]
@@ -179,9 +182,15 @@ impl Loader {
     /// Makes one guest and throws it away: what can't be instantiated, or has exports of another type, is
     /// refused now and not at the first request.
     async fn try_out(&self, module: &Module) -> Result<(), LoadError> {
-        let making = pin!(guest::instantiate(module, &self.caller));
-        let made = self.caller.bounded(module.settings.limits.execution, making, || {}).await;
-        let (store, functions) = made.map_err(LoadError::Instantiate)?;
+        let mut attempts = 1;
+        let (store, functions) = loop {
+            let making = pin!(guest::instantiate(module, &self.caller));
+            match self.caller.bounded(module.settings.limits.execution, making, || {}).await {
+                // Its memory image can't be sealed while the kernel holds a page of it, as it does at times.
+                Err(error) if error.is_of_busy_system() && attempts < MOST_ATTEMPTS => attempts += 1,
+                made => break made.map_err(LoadError::Instantiate)?,
+            }
+        };
         functions.check(&store).map_err(LoadError::ExportType)
     }
 }
