@@ -6,6 +6,7 @@ mod answer;
 pub mod body;
 pub mod error;
 mod forward;
+mod hooks;
 pub mod record;
 
 use std::cell::RefCell;
@@ -29,17 +30,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::accept::Additions;
 use self::answer::Answer;
-use self::body::{ClientBody, Content, GatewayBody, WorkerBody};
+use self::body::{ClientBody, GatewayBody, WorkerBody};
 use self::error::GatewayError;
+use self::hooks::OnRequest;
 use self::record::{HttpMetrics, Record};
 use crate::config::Config;
 use crate::connection::ClientConnection;
 use crate::deadline::{Deadline, Deadlines};
 use crate::headers::{self, X_REQUEST_ID};
 use crate::metrics::now_ms;
-use crate::modules::{
-    self, Engine, ModuleGuests, RequestHead, RequestView, ResponseHead, ResponseView, ShardGuests, Visit,
-};
+use crate::modules::{Engine, ModuleGuests, RequestHead, ResponseHead, ShardGuests, Visit};
 use crate::routes::{self, Route};
 use crate::snapshot::{Publisher, Snapshot, SnapshotCache};
 use crate::workers::client::Connections;
@@ -110,7 +110,8 @@ impl Gateway {
         let exchange = connection.begin_exchange();
         let request_id = headers::request_id(request.headers(), &self.shared.config.limits.request_id_headers);
         let (is_head, version) = (request.method() == Method::HEAD, request.version());
-        let mut record = Record::open(request_id, connection.peer.ip(), request.method(), request.uri(), &self.metrics);
+        let mut record =
+            Record::open(request_id, connection.forwarded_for.clone(), request.method(), request.uri(), &self.metrics);
 
         let answered = self.route(&connection, request, &mut record).await;
         let answer = answered.unwrap_or_else(|error| Answer::of_error(&error, &mut record)).framed(is_head);
@@ -186,17 +187,15 @@ impl Gateway {
         }
 
         // In a box of its own: the state of guest calls is large, and most of a future is moved when it starts.
-        let visited = self.serve_visited(&view, connection, head, body, record, &deadline, destination);
+        let visited = self.serve_visited(&view, head, body, record, &deadline, destination);
         let answer = Box::pin(visited).await?;
         Ok(Answer { deadline: Some(deadline), view: Some(view.clone()), ..answer })
     }
 
     /// The same with the modules in between.
-    #[expect(clippy::too_many_arguments, reason = "a part of `serve`, in a box of its own")]
     async fn serve_visited(
         &self,
         view: &View,
-        connection: &ClientConnection,
         head: RequestHead,
         body: ClientBody,
         record: &mut Record,
@@ -206,13 +205,13 @@ impl Gateway {
         let is_head = head.method == Method::HEAD;
         let mut visit = Visit::new(&view.chain, &head, now_ms());
         let answered = async {
-            let (head, body) = match on_request(&mut visit, head, body, connection, record, deadline).await? {
+            let (head, body) = match hooks::on_request(&mut visit, head, body, record, deadline).await? {
                 OnRequest::Forward(head, body) => (head, body),
                 OnRequest::Answered(answer) => return Ok(Answer::of_module(*answer)),
             };
             let answering = destination(self, view, head, body, record);
             let answer = within(deadline, GatewayError::Timeout, pin!(answering)).await?;
-            on_response(&mut visit, answer, is_head, record, deadline).await
+            hooks::on_response(&mut visit, answer, is_head, record, deadline).await
         };
         let answered = answered.await;
         record.visited(visit.acted(), visit.tags());
@@ -325,92 +324,6 @@ impl Gateway {
     pub fn close_aged_connections(&self) {
         self.view.borrow().connections.iter().for_each(|connections| connections.close_aged());
     }
-}
-
-#[expect(clippy::large_enum_variant, reason = "the large one is the common one, and is taken apart at once")]
-enum OnRequest {
-    Forward(RequestHead, WorkerBody),
-    Answered(Box<modules::Answer>),
-}
-
-/// Runs the on-request hooks, with the body only if one of them is shown it.
-async fn on_request(
-    visit: &mut Visit,
-    head: RequestHead,
-    body: ClientBody,
-    connection: &ClientConnection,
-    record: &Record,
-    deadline: &Deadline,
-) -> Result<OnRequest, GatewayError> {
-    if !visit.has_request_hooks() {
-        return Ok(OnRequest::Forward(head, body.into()));
-    }
-    let (body, passing) = match visit.request_body_limit() {
-        Some(limit) => (within(deadline, GatewayError::SlowBody, pin!(body.collect(limit))).await?, None),
-        None => (Bytes::new(), Some(body)),
-    };
-    let received = body.len();
-    let mut view = RequestView {
-        head: Rc::new(head),
-        body,
-        request_id: record.request_id.clone(),
-        client: connection.forwarded_for.clone(),
-        received_ms: visit.received_ms(),
-    };
-    if let Some(answer) = visit.on_request(&mut view).await? {
-        return Ok(OnRequest::Answered(Box::new(answer)));
-    }
-    let mut head = Rc::unwrap_or_clone(view.head);
-    if let Some(body) = passing {
-        return Ok(OnRequest::Forward(head, body.into()));
-    }
-    // The length of what is sent, whatever the client or a module said.
-    if received > 0 || !view.body.is_empty() {
-        head.headers.remove(header::CONTENT_LENGTH);
-    }
-    let body = Some(view.body).filter(|body| !body.is_empty());
-    Ok(OnRequest::Forward(head, WorkerBody::Whole(body)))
-}
-
-/// Runs the on-response hooks: with the whole body, or with the head alone of an answer that is streamed.
-async fn on_response(
-    visit: &mut Visit,
-    answer: Answer,
-    is_head: bool,
-    record: &Record,
-    deadline: &Deadline,
-) -> Result<Answer, GatewayError> {
-    let streamed = headers::is_event_stream(&answer.head.headers);
-    if !visit.has_say_on_response(streamed) {
-        return Ok(answer);
-    }
-    let Answer { head, content, lease, .. } = answer;
-    let limit = visit.response_body_limit(streamed).filter(|_| !streamed && !is_head);
-    let (body, passing) = match limit {
-        None => (Bytes::new(), Some(content)),
-        Some(limit) => {
-            let collecting = pin!(forward::collect_answer(content, &head.headers, limit));
-            match within(deadline, GatewayError::Timeout, collecting).await? {
-                Ok(body) => (body, None),
-                Err(content) => (Bytes::new(), Some(content)),
-            }
-        }
-    };
-    let oversized = limit.is_some() && passing.is_some();
-    let request_id = record.request_id.clone();
-    let mut view = ResponseView { head: Rc::new(head), body, request_id, streamed, oversized };
-    let replaced = visit.on_response(&mut view).await?;
-    let mut head = Rc::unwrap_or_clone(view.head);
-    let (content, lease) = match passing {
-        Some(content) if !replaced => (content, lease),
-        dropped => {
-            // A worker whose answer nobody will read is done with this request.
-            let lease = lease.filter(|_| dropped.is_none());
-            head.headers.remove(header::CONTENT_LENGTH);
-            (Content::Whole(Some(view.body).filter(|body| !body.is_empty())), lease)
-        }
-    };
-    Ok(Answer { head, content, lease, deadline: None, view: None })
 }
 
 impl From<ClientBody> for WorkerBody {

@@ -8,11 +8,13 @@ mod abi;
 mod breaker;
 mod chain;
 mod compile;
+mod edit;
 mod engine;
 mod guest;
 mod hook;
 mod host;
 mod load;
+mod outcome;
 mod pool;
 mod settings;
 mod stats;
@@ -21,14 +23,14 @@ mod turns;
 pub use abi::Abi;
 pub use chain::{FAILED, FAILED_OPEN, GuestFailure, Visit};
 pub use compile::{CompileArgs, Compiler, compile_process};
+pub use edit::{Edit, EditError, FieldEdits};
 pub use engine::{Engine, EngineError};
 pub use guest::HookView;
-pub use hook::{
-    Answer, Edit, EditError, FieldEdits, Hook, RequestHead, RequestView, ResponseHead, ResponseView, Verdict,
-};
+pub use hook::{Answer, Hook, RequestHead, RequestView, ResponseHead, ResponseView, Verdict};
 pub use load::{LoadError, Loader, Module, sha256};
+pub use outcome::{FailureKind, Outcome};
 pub use pool::{ModuleGuests, ShardGuests};
 pub use settings::{
     Defaults, Draft, FailurePolicies, HeaderCase, InstanceMode, Limits, Match, Settings, Streaming, UselessSetting,
 };
-pub use stats::{FailureKind, ModuleMetrics, Outcome, Totals};
+pub use stats::{ModuleMetrics, Totals};

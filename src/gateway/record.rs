@@ -1,6 +1,5 @@
 //! What is known of one request: written once, when its answer's body ends, as a log line and as metrics.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +19,8 @@ use crate::workers::Worker;
 pub struct Record {
     start: Instant,
     pub request_id: HeaderValue,
-    client: IpAddr,
+    /// The client's address, without a port.
+    pub client: HeaderValue,
     method: Method,
     uri: Uri,
     status: StatusCode,
@@ -50,7 +50,7 @@ enum End {
 impl Record {
     pub fn open(
         request_id: HeaderValue,
-        client: IpAddr,
+        client: HeaderValue,
         method: &Method,
         uri: &Uri,
         metrics: &Arc<HttpMetrics>,
@@ -130,7 +130,7 @@ impl Record {
         let (modules, tags) = (self.modules.join(","), tags.join(","));
         tracing::info!(
             target: "smg::access",
-            id = %Untrusted(self.request_id.as_bytes()), client = %self.client, method = %Untrusted(self.method.as_str().as_bytes()),
+            id = %Untrusted(self.request_id.as_bytes()), client = %Untrusted(self.client.as_bytes()), method = %Untrusted(self.method.as_str().as_bytes()),
             path = %Untrusted(self.uri.path().as_bytes()), status = self.status.as_u16(), error = self.error_code, cause = %Untrusted(self.cause.as_bytes()), worker,
             head_ms = %Millis(self.to_head), total_ms = %Millis(took), bytes_in = self.upload.bytes.get(),
             bytes_out = self.sent, modules = %Untrusted(modules.as_bytes()), tags = %Untrusted(tags.as_bytes()), end,

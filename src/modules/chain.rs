@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 
+use super::edit::{Edit, FieldEdits};
 use super::guest::{Guest, HookView};
-use super::hook::{Answer, Edit, FieldEdits, Hook, RequestHead, RequestView, ResponseView, Verdict};
+use super::hook::{Answer, Hook, RequestHead, RequestView, ResponseView, Verdict};
 use super::load::Module;
+use super::outcome::FailureKind;
 use super::pool::ModuleGuests;
 use super::settings::Streaming;
-use super::stats::FailureKind;
 use crate::config::FailurePolicy;
 
 /// Tags of a request whose guest failed.

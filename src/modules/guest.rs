@@ -18,7 +18,8 @@ use super::engine::{Engine, Pulse};
 use super::hook::{Hook, RequestView, ResponseView, Verdict};
 use super::host::{self, HostState};
 use super::load::Module;
-use super::stats::{FailureKind, ModuleStats};
+use super::outcome::FailureKind;
+use super::stats::ModuleStats;
 use super::turns::Turns;
 use crate::telemetry::Untrusted;
 

@@ -23,7 +23,7 @@ use crate::telemetry::Untrusted;
 /// Handles (streams, pollables, …) that a guest may hold.
 const MAX_HANDLES: usize = 1024;
 /// Random bytes of one request for them.
-const MAX_RANDOM: u64 = 1 << 16;
+pub const MAX_RANDOM: u32 = 1 << 16;
 /// What a guest may hand over in one call, besides a body.
 const MAX_HANDED_OVER: usize = 1 << 20;
 /// Elements of all tables of a guest.
@@ -87,7 +87,7 @@ pub fn store(
     let wasi = WasiCtx::builder()
         .stdout(Printer(printed.clone()))
         .stderr(Printer(printed.clone()))
-        .max_random_size(MAX_RANDOM)
+        .max_random_size(MAX_RANDOM.into())
         .allow_tcp(false)
         .allow_udp(false)
         .build();

@@ -14,8 +14,9 @@ use super::engine::Engine;
 use super::guest::{Caller, Guest, GuestError, HookView};
 use super::hook::{Hook, RequestView, ResponseView, Verdict};
 use super::load::Module;
+use super::outcome::{FailureKind, Outcome};
 use super::settings::InstanceMode;
-use super::stats::{FailureKind, Outcome, ShardStats};
+use super::stats::ShardStats;
 
 /// Guests whose calls last that may be without a place in the pool, for each place.
 const SLOW_FOR_EACH_PLACE: usize = 4;

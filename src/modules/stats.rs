@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::hook::Hook;
+use super::outcome::Outcome;
 use crate::metrics::{Counter, Exposition, Histogram, HistogramTotals, MICRO_BOUNDS, MICRO_BUCKETS};
 
 /// The label under which removed modules are counted, so that totals never go down.
@@ -18,96 +19,13 @@ const REMOVED: &str = "(removed)";
 const MOST_TAGS: usize = 64;
 const OTHER_TAGS: &str = "(other)";
 
-/// Why a guest failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FailureKind {
-    /// Unreachable code, a panic, out of bounds, division by zero, …
-    Trap,
-    /// The guest's stack ran out.
-    Stack,
-    /// The execution limit passed.
-    Timeout,
-    /// The guest ended itself.
-    Exit,
-    /// No instance could be made.
-    Instantiate,
-    /// What the guest returned or asked of the host was refused.
-    Output,
-    /// The body is larger than the module may be shown.
-    BodyTooLarge,
-    /// No instance was free in time.
-    Busy,
-    /// The module failed too often and is resting.
-    Quarantined,
-}
-
-/// How one call of a guest ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    Continue,
-    Modify,
-    Reject,
-    Failure(FailureKind),
-}
-
-impl Outcome {
-    pub const ALL: [Outcome; 12] = [
-        Outcome::Continue,
-        Outcome::Modify,
-        Outcome::Reject,
-        Outcome::Failure(FailureKind::Trap),
-        Outcome::Failure(FailureKind::Stack),
-        Outcome::Failure(FailureKind::Timeout),
-        Outcome::Failure(FailureKind::Exit),
-        Outcome::Failure(FailureKind::Instantiate),
-        Outcome::Failure(FailureKind::Output),
-        Outcome::Failure(FailureKind::BodyTooLarge),
-        Outcome::Failure(FailureKind::Busy),
-        Outcome::Failure(FailureKind::Quarantined),
-    ];
-
-    fn index(self) -> usize {
-        match self {
-            Outcome::Continue => 0,
-            Outcome::Modify => 1,
-            Outcome::Reject => 2,
-            Outcome::Failure(kind) => 3 + kind as usize,
-        }
-    }
-
-    pub fn label(self) -> &'static str {
-        match self {
-            Outcome::Continue => "continue",
-            Outcome::Modify => "modify",
-            Outcome::Reject => "reject",
-            Outcome::Failure(kind) => kind.label(),
-        }
-    }
-}
-
-impl FailureKind {
-    pub fn label(self) -> &'static str {
-        match self {
-            FailureKind::Trap => "trap",
-            FailureKind::Stack => "stack",
-            FailureKind::Timeout => "timeout",
-            FailureKind::Exit => "exit",
-            FailureKind::Instantiate => "instantiate",
-            FailureKind::Output => "output",
-            FailureKind::BodyTooLarge => "body_too_large",
-            FailureKind::Busy => "busy",
-            FailureKind::Quarantined => "quarantined",
-        }
-    }
-}
-
 /// The numbers of one module on one shard.
 pub struct ShardStats {
     hooks: [HookStats; Hook::ALL.len()],
     /// Milliseconds since the Unix epoch of the last call.
     last_call_ms: Counter,
     /// The lock is the shard's own: besides it, only a scrape takes it.
-    tags: Mutex<HashMap<Arc<str>, u64>>,
+    tags: Mutex<HashMap<Arc<str>, Counter>>,
 }
 
 struct HookStats {
@@ -132,13 +50,11 @@ impl ShardStats {
         stats.seconds.observe(took);
         self.last_call_ms.raise_to(now_ms);
     }
-}
 
-impl ShardStats {
     fn add_to(&self, totals: &mut Totals) {
         totals.last_call_ms = totals.last_call_ms.max(self.last_call_ms.get());
         for (tag, count) in lock(&self.tags).iter() {
-            *totals.tags.entry(tag.clone()).or_default() += count;
+            *totals.tags.entry(tag.clone()).or_default() += count.get();
         }
         for (sum, hook) in totals.hooks.iter_mut().zip(&self.hooks) {
             for (sum, counter) in sum.outcomes.iter_mut().zip(&hook.outcomes) {
@@ -182,12 +98,12 @@ impl ModuleStats {
     /// Counts a tag for a shard, and gives the name that all who hold it share.
     pub fn count_tag(&self, shard: &ShardStats, tag: &str) -> Arc<str> {
         let mut counts = lock(&shard.tags);
-        if let Some((name, count)) = counts.get_key_value(tag).map(|(name, count)| (name.clone(), *count)) {
-            counts.insert(name.clone(), count + 1);
-            return name;
+        if let Some((name, count)) = counts.get_key_value(tag) {
+            count.add(1);
+            return name.clone();
         }
         let (name, counted) = self.admit_tag(tag);
-        *counts.entry(counted).or_default() += 1;
+        counts.entry(counted).or_default().add(1);
         name
     }
 
@@ -380,13 +296,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_outcome_has_its_own_place() {
-        for (at, outcome) in Outcome::ALL.iter().enumerate() {
-            assert_eq!(outcome.index(), at, "{}", outcome.label());
-        }
-    }
+    use crate::modules::outcome::FailureKind;
 
     #[test]
     fn totals_survive_the_removal_of_a_module() {

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -54,10 +54,7 @@ pub fn read(path: &Path, directory: Option<&Path>) -> Result<Vec<u8>, FileError>
     };
     let own_name = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
     check_place(&std::fs::read_link(&own_name)?, directory)?;
-    let stat = rustix::fs::fstat(&handle).map_err(io::Error::from)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(FileError::NotRegular);
-    }
+    check_regular(&handle)?;
     read_bounded(File::open(&own_name)?)
 }
 
@@ -66,11 +63,16 @@ pub fn read_trusted(path: &Path) -> Result<Vec<u8>, FileError> {
     // Without waiting for the other end of a FIFO.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)?;
-    let stat = rustix::fs::fstat(&file).map_err(io::Error::from)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(FileError::NotRegular);
-    }
+    check_regular(&file)?;
     read_bounded(File::from(file))
+}
+
+fn check_regular(file: &OwnedFd) -> Result<(), FileError> {
+    let stat = rustix::fs::fstat(file).map_err(io::Error::from)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(()),
+        _ => Err(FileError::NotRegular),
+    }
 }
 
 fn check_path(path: &Path) -> Result<(), FileError> {

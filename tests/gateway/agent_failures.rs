@@ -1,31 +1,8 @@
 //! What the agent answers when its module fails, and what it says of it.
 
-use crate::support::{Agent, Decision, Event, Version, guest};
+use crate::support::{Agent, BEHAVIOURS, Decision, Event, Version, guest};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-/// What the guest can do, with the kind of the failure; `None` for what is none.
-const BEHAVIOURS: [(&str, Option<&str>); 19] = [
-    ("trap", Some("trap")),
-    ("stack", Some("stack")),
-    ("loop", Some("timeout")),
-    ("dealloc-loop", Some("timeout")),
-    ("length-max", Some("output")),
-    ("past-end", Some("output")),
-    ("straddle", Some("output")),
-    ("wrap", Some("output")),
-    ("not-utf8", Some("output")),
-    ("not-json", Some("output")),
-    ("no-decision", Some("output")),
-    ("huge", Some("output")),
-    ("headers-many", Some("output")),
-    ("empty", None),
-    ("null-pointer", None),
-    ("zero-length", None),
-    ("deep", None),
-    ("grow", None),
-    ("dealloc-trap", None),
-];
 
 fn hostile(args: &[&str]) -> Agent {
     let agent = Agent::running(&guest("sentinel-hostile")).arg("--wasm-max-execution-time-ms=250");

@@ -1,31 +1,8 @@
 //! What becomes of a request when a Sentinel module fails.
 
-use crate::support::{Gateway, Module, Worker, obliging};
+use crate::support::{BEHAVIOURS, Gateway, Module, Worker, obliging};
 use serde_json::json;
 use std::time::{Duration, Instant};
-
-/// What the guest can do, and how that failure is counted; `None` for what is none.
-const BEHAVIOURS: [(&str, Option<&str>); 19] = [
-    ("trap", Some("trap")),
-    ("stack", Some("stack")),
-    ("loop", Some("timeout")),
-    ("dealloc-loop", Some("timeout")),
-    ("length-max", Some("output")),
-    ("past-end", Some("output")),
-    ("straddle", Some("output")),
-    ("wrap", Some("output")),
-    ("not-utf8", Some("output")),
-    ("not-json", Some("output")),
-    ("no-decision", Some("output")),
-    ("huge", Some("output")),
-    ("headers-many", Some("output")),
-    ("empty", None),
-    ("null-pointer", None),
-    ("zero-length", None),
-    ("deep", None),
-    ("grow", None),
-    ("dealloc-trap", None),
-];
 
 fn module() -> Module {
     Module::sentinel().set("limits", json!({ "execution_ms": 250 }))

@@ -40,7 +40,7 @@ pub use process::{Ran, executable, run};
 pub use proxy::{Proxy, handshake, shake_hands};
 pub use refusal::{BadRequest, bad, refuses};
 pub use reply::{Decision, Op};
-pub use sentinel::Sentinel;
+pub use sentinel::{BEHAVIOURS, Sentinel};
 pub use timings::Timings;
 pub use wait::{Gate, eventually, holds_for};
 pub use wire::End;

@@ -10,9 +10,8 @@ use wasmtime::component::{
     TypedFunc,
 };
 
-use crate::modules::hook::{
-    Answer, Edit, EditError, FieldEditsBuilder, Hook, RequestView, ResponseView, Verdict, bounded_body, final_status,
-};
+use crate::modules::edit::{Edit, EditError, FieldEditsBuilder, bounded_body, final_status};
+use crate::modules::hook::{Answer, Hook, RequestView, ResponseView, Verdict};
 use crate::modules::host::HostState;
 
 /// The interface and the function of each hook.

@@ -13,6 +13,29 @@ const REQUEST_RESULT: u32 = 1024;
 const RESPONSE_RESULT: u32 = 32_768;
 const INPUT: u32 = 65_536;
 
+/// What `sentinel-hostile` can do, with the kind of the failure; `None` for what is none.
+pub const BEHAVIOURS: [(&str, Option<&str>); 19] = [
+    ("trap", Some("trap")),
+    ("stack", Some("stack")),
+    ("loop", Some("timeout")),
+    ("dealloc-loop", Some("timeout")),
+    ("length-max", Some("output")),
+    ("past-end", Some("output")),
+    ("straddle", Some("output")),
+    ("wrap", Some("output")),
+    ("not-utf8", Some("output")),
+    ("not-json", Some("output")),
+    ("no-decision", Some("output")),
+    ("huge", Some("output")),
+    ("headers-many", Some("output")),
+    ("empty", None),
+    ("null-pointer", None),
+    ("zero-length", None),
+    ("deep", None),
+    ("grow", None),
+    ("dealloc-trap", None),
+];
+
 /// A module with all that the ABI knows of, each handler of which allows, until a part of it is replaced.
 #[derive(Clone)]
 pub struct Sentinel {

@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Caller, Engine, Error, Extern, FuncType, Linker, Memory, Result, Trap, Val, ValType};
 use wasmtime_wasi::I32Exit;
 
-use crate::modules::host::HostState;
+use crate::modules::host::{HostState, MAX_RANDOM};
 
 const WASI: &str = "wasi_snapshot_preview1";
 
@@ -23,8 +23,7 @@ const NOTSUP: i32 = 58;
 const SPIPE: i32 = 70;
 const NOTCAPABLE: i32 = 76;
 
-/// Random bytes, and pieces of one write, in one call.
-const MAX_RANDOM: u32 = 1 << 16;
+/// Pieces of one write.
 const MAX_PIECES: u32 = 1024;
 /// UTF-16 units of an abort's message that are shown.
 const MAX_MESSAGE: usize = 256;

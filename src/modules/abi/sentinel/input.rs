@@ -42,22 +42,22 @@ fn correlation(json: &mut Vec<u8>, request_id: &HeaderValue) {
 
 fn headers(json: &mut Vec<u8>, headers: &HeaderMap, case: HeaderCase) {
     json.extend_from_slice(b",\"headers\":{");
-    let each_once = headers.keys_len() == headers.len();
-    for (at, name) in headers.keys().enumerate() {
-        if at > 0 {
-            json.push(b',');
-        }
-        json.push(b'"');
+    let mut separator: &[u8] = b"\"";
+    let mut field = |name: &HeaderName, value: &str| {
+        json.extend_from_slice(separator);
+        separator = b",\"";
         match case {
             HeaderCase::Lower => json.extend_from_slice(name.as_str().as_bytes()),
             HeaderCase::Title => title(json, name),
         }
         json.extend_from_slice(b"\":");
-        if each_once {
-            string(json, &headers.get(name).map_or(Cow::Borrowed(""), text));
-        } else {
-            string(json, &joined(headers, name));
-        }
+        string(json, value);
+    };
+    if headers.keys_len() == headers.len() {
+        // Each name is there once, as nearly always: nothing needs to be looked up.
+        headers.iter().for_each(|(name, value)| field(name, &text(value)));
+    } else {
+        headers.keys().for_each(|name| field(name, &joined(headers, name)));
     }
     json.push(b'}');
 }

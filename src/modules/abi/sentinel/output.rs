@@ -8,9 +8,8 @@ use http::header::{self, HeaderValue};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use crate::modules::hook::{
-    Answer, Edit, EditError, FieldEdits, FieldEditsBuilder, Hook, Verdict, bounded_tags, final_status,
-};
+use crate::modules::edit::{Edit, EditError, FieldEdits, FieldEditsBuilder, bounded_tags, final_status};
+use crate::modules::hook::{Answer, Hook, Verdict};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 

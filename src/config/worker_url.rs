@@ -1,0 +1,119 @@
+//! Addresses of workers, as flags give them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::uri::Authority;
+
+/// Where a worker is: scheme and authority, nothing else. Equal URLs compare equal however they were written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WorkerUrl {
+    host: String,
+    port: u16,
+}
+
+impl WorkerUrl {
+    /// Host name or address, IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What goes into the `Host` field.
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl fmt::Display for WorkerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.authority())
+    }
+}
+
+impl FromStr for WorkerUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refuse = |why: &str| Err(format!("`{text}` is not a worker URL: {why}"));
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return refuse("it must look like http://HOST:PORT");
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "http" => {}
+            "https" => return refuse("https to workers is not offered yet"),
+            _ => return refuse("the scheme must be http"),
+        }
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains('@') {
+            return refuse("it must not contain credentials");
+        }
+        if rest.contains(['/', '?', '#']) {
+            return refuse("it must end after the host and port");
+        }
+        let Ok(authority) = rest.parse::<Authority>() else {
+            return refuse("the host or the port is not valid");
+        };
+        if authority.as_str() != rest || authority.host().is_empty() {
+            return refuse("the host or the port is not valid");
+        }
+        let port = match rest[authority.host().len()..].strip_prefix(':').map(str::parse) {
+            None => 80,
+            Some(Ok(port @ 1..)) => port,
+            Some(_) => return refuse("the port must be 1 to 65535"),
+        };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        Ok(Self { host, port })
+    }
+}
+
+/// One value of `--worker-urls`: URLs between commas or white space.
+#[derive(Debug, Clone)]
+pub struct WorkerUrls(pub Vec<WorkerUrl>);
+
+impl FromStr for WorkerUrls {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let urls = text.split([',', ' ', '\t', '\n']).filter(|part| !part.is_empty());
+        urls.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worker_urls_are_told_apart_by_host_and_port_only() {
+        let urls: WorkerUrls =
+            "http://A:8000 http://a:8000/,http://b,http://b:80 http://[::1]:9".parse().expect("urls");
+        let shown: Vec<_> = urls.0.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["http://a:8000", "http://a:8000", "http://b", "http://b", "http://[::1]:9"]);
+    }
+
+    #[test]
+    fn bad_worker_urls_say_what_is_wrong() {
+        for (url, why) in [
+            ("localhost:8000", "must look like"),
+            ("ftp://a", "scheme must be http"),
+            ("file:///etc/passwd", "scheme must be http"),
+            ("https://a", "not offered yet"),
+            ("http://", "not valid"),
+            ("http://user:pw@a", "credentials"),
+            ("http://a/v1", "must end after"),
+            ("http://a?x", "must end after"),
+            ("http://a:0", "1 to 65535"),
+            ("http://a:99999", "1 to 65535"),
+            ("http://a:", "1 to 65535"),
+            ("http://a b\r\n", "not valid"),
+        ] {
+            let error = url.parse::<WorkerUrl>().expect_err(url);
+            assert!(error.contains(why), "{url}: {error}");
+        }
+    }
+}
