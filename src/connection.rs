@@ -1,55 +1,65 @@
 //! One client's connection: its socket, the phase it is in, and how long it may stay there.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::HeaderValue;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use http::Version;
+use http::header::{self, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use crate::deadline::{Deadline, Deadlines};
+use crate::http1::MessageError;
+use crate::http1::framing::{Decoded, Decoder};
+use crate::http1::head::{self, HeadReader, Limits};
+use crate::http1::wire::Wire;
+
+/// Header lines and bytes of a request's head.
+const LIMITS: Limits = Limits { fields: 100, bytes: 64 * 1024 };
+/// What is read ahead of requests that the client sends before it has its answer.
+const MAX_READ_AHEAD: usize = 128 * 1024;
+/// What is read of a body that nobody wanted, to use the connection again.
+const MAX_DISCARDED: u64 = 256 * 1024;
+/// How long a closing connection waits for its client to close too.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// How long a connection may stay in a phase.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// To send the whole head of a request, from its first byte (or from the start of the connection).
     pub head: Duration,
-    /// Between requests.
+    /// Between requests, and between two steps of taking the last of an answer.
     pub idle: Duration,
     /// To take the whole answer. The request's own deadline comes first; this one is for a client that takes
     /// so little that nobody asks for more of the answer.
     pub exchange: Duration,
 }
 
-/// How long a closing connection waits for its client to close too.
-const LINGER: Duration = Duration::from_secs(2);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Nothing of the next request is here yet.
-    Idle,
-    /// Some of its head is.
-    Head,
-    /// A request is being answered.
-    Busy,
-}
-
 /// One client's connection.
 pub struct ClientConnection {
-    stream: RefCell<TokioIo<TcpStream>>,
+    http: RefCell<Http>,
     pub peer: SocketAddr,
     /// The client's address without port, as `X-Forwarded-For` shows it.
     pub forwarded_for: HeaderValue,
-    phase: Cell<Phase>,
-    /// The last answer broke off, and only the way in which the connection ends can say so.
-    broke_off: Cell<bool>,
     deadline: Deadline,
     patience: Patience,
+    /// Some of a request's head is here.
+    head_begun: Cell<bool>,
+}
+
+struct Http {
+    wire: Wire<TcpStream>,
+    heads: HeadReader,
+    body: Decoder,
+    /// The client waits for `100 Continue` before it sends the body.
+    awaits_continue: bool,
 }
 
 impl ClientConnection {
@@ -57,23 +67,20 @@ impl ClientConnection {
         let address = peer.ip().to_canonical().to_string();
         let deadline = deadlines.register();
         deadline.set(patience.head);
+        let http = Http {
+            wire: Wire::new(stream),
+            heads: HeadReader::default(),
+            body: Decoder::Ended,
+            awaits_continue: false,
+        };
         Rc::new(Self {
-            stream: RefCell::new(TokioIo::new(stream)),
+            http: RefCell::new(http),
             peer,
             forwarded_for: HeaderValue::from_str(&address).expect("an address is a valid header value"),
-            phase: Cell::new(Phase::Idle),
-            broke_off: Cell::new(false),
             deadline,
             patience,
+            head_begun: Cell::new(false),
         })
-    }
-
-    /// The head of a request is complete: the time for its answer begins. When the guard is dropped, which is when
-    /// the answer has been sent or given up, the connection is idle again.
-    pub fn begin_exchange(self: &Rc<Self>) -> Exchange {
-        self.phase.set(Phase::Busy);
-        self.deadline.set(self.patience.exchange);
-        Exchange(self.clone())
     }
 
     /// Ready when the client has taken too long for the phase it is in.
@@ -81,15 +88,129 @@ impl ClientConnection {
         self.deadline.poll_expired(cx)
     }
 
+    /// The connection is between two requests.
+    pub fn begin_idle(&self) {
+        self.deadline.set(self.patience.idle);
+    }
+
+    /// The next request; `None` when the client has closed between two of them. Its body is read from here on, by
+    /// [`RequestBody`].
+    pub fn poll_request(&self, cx: &mut Context<'_>) -> Poll<Result<Option<head::Request>, MessageError>> {
+        let Http { wire, heads, body, awaits_continue } = &mut *self.http.borrow_mut();
+        loop {
+            if !wire.unread.is_empty() {
+                if let Some(request) = heads.request(&mut wire.unread, LIMITS)? {
+                    *body = Decoder::of_request(request.version, &request.headers)?;
+                    *awaits_continue = !body.is_ended() && awaits(&request);
+                    self.head_begun.set(false);
+                    self.deadline.set(self.patience.exchange);
+                    return Poll::Ready(Ok(Some(request)));
+                }
+                if !self.head_begun.replace(true) {
+                    self.deadline.set(self.patience.head);
+                }
+            }
+            if ready!(wire.poll_fill(cx, 0))? == 0 {
+                return Poll::Ready(if wire.unread.is_empty() { Ok(None) } else { Err(MessageError::Incomplete) });
+            }
+        }
+    }
+
+    /// Nothing of a request is here.
+    pub fn is_idle(&self) -> bool {
+        self.http.borrow().wire.unread.is_empty()
+    }
+
+    /// Ready when the client has closed, or its side of it: nobody waits for the answer. A client that is still
+    /// sending its body is watched by whoever reads that.
+    pub fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Http { wire, body, .. } = &mut *self.http.borrow_mut();
+        while body.is_ended() && wire.unread.len() < MAX_READ_AHEAD {
+            match ready!(wire.poll_fill(cx, 0)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MessageError>>> {
+        let Http { wire, body, awaits_continue, .. } = &mut *self.http.borrow_mut();
+        loop {
+            match body.decode(&mut wire.unread) {
+                Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Decoded::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Decoded::End) => return Poll::Ready(None),
+                Ok(Decoded::More) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+            if std::mem::take(awaits_continue) {
+                let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+                if let Err(error) = wire.send(cx, |_| {}, &mut Bytes::new(), interim) {
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+            }
+            match ready!(wire.poll_fill(cx, body.expected())) {
+                Ok(0) => return Poll::Ready(Some(Err(MessageError::Incomplete))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    /// Ready with whether the next request can be read: what is left of this one's body, if nobody has read it, is
+    /// passed over as far as it is here.
+    pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut discarded = 0;
+        loop {
+            {
+                let Http { body, awaits_continue, .. } = &*self.http.borrow();
+                if body.is_ended() || *awaits_continue || discarded + body.expected() > MAX_DISCARDED {
+                    return Poll::Ready(body.is_ended());
+                }
+            }
+            match self.poll_body(cx) {
+                Poll::Ready(Some(Ok(frame))) => discarded += frame.data_ref().map_or(0, Bytes::len) as u64,
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return Poll::Ready(false),
+                Poll::Ready(None) => {}
+            }
+        }
+    }
+
+    /// Sends a piece of an answer: the socket takes what it can at once, and the rest with
+    /// [`ClientConnection::poll_flush`], which must have been ready before.
+    pub fn send(
+        &self,
+        cx: &mut Context<'_>,
+        front: impl FnOnce(&mut Vec<u8>),
+        mut data: Bytes,
+        back: &'static [u8],
+    ) -> io::Result<()> {
+        self.http.borrow_mut().wire.send(cx, front, &mut data, back)
+    }
+
+    /// Ready when the socket has taken everything.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.http.borrow_mut().wire.poll_flush(cx)
+    }
+
+    /// The client may be slow with the end of an answer, as long as it goes on taking it.
+    pub fn note_progress(&self) {
+        self.deadline.set(self.patience.idle);
+    }
+
+    /// Ends the connection with a reset: an orderly end would make an answer look complete whose end nothing else
+    /// tells (RFC 9112 section 8).
+    pub fn reset(&self) {
+        if self.http.borrow().wire.stream.set_zero_linger().is_err() {
+            tracing::debug!("a connection can't be reset");
+        }
+    }
+
     /// Closes without losing the last answer: says that nothing more comes, then reads what the client still
     /// sends until it closes too. Closing with unread bytes would reset the connection, and the reset can
     /// overtake the answer (RFC 9112 section 9.6).
     pub async fn close(&self) {
-        if self.broke_off.get() {
-            // A reset instead of an orderly end. If it can't be had, there is nothing better.
-            let _ = self.stream.borrow().inner().set_zero_linger();
-            return;
-        }
         self.deadline.set(LINGER);
         tokio::select! {
             () = self.drain() => {}
@@ -97,97 +218,52 @@ impl ClientConnection {
         }
     }
 
-    /// The last of an answer is still being written: the time between requests has not begun.
-    fn note_progress(&self) {
-        if self.phase.get() == Phase::Idle {
-            self.deadline.set(self.patience.idle);
-        }
-    }
-
     async fn drain(&self) {
-        let shut = std::future::poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx));
-        if shut.await.is_err() {
-            return;
-        }
-        let mut scratch = [0u8; 4096];
-        loop {
-            let mut buffer = hyper::rt::ReadBuf::new(&mut scratch);
-            let read =
-                std::future::poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buffer.unfilled()));
-            if read.await.is_err() || buffer.filled().is_empty() {
-                return;
+        let with = |cx: &mut Context<'_>| {
+            let Http { wire, .. } = &mut *self.http.borrow_mut();
+            if ready!(Pin::new(&mut wire.stream).poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
             }
-        }
+            loop {
+                wire.unread.clear();
+                match ready!(wire.poll_fill(cx, 0)) {
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                    Ok(_) => {}
+                }
+            }
+        };
+        std::future::poll_fn(with).await
     }
 }
 
-/// See [`ClientConnection::begin_exchange`].
-pub struct Exchange(Rc<ClientConnection>);
+/// Only HTTP/1.1 clients can be told to go on (RFC 9110 section 10.1.1).
+fn awaits(request: &head::Request) -> bool {
+    request.version >= Version::HTTP_11
+        && request.headers.get(header::EXPECT).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
 
-impl ClientConnection {
-    /// The client has taken too long; an answer that it is still being sent breaks off.
-    pub fn break_off_exchange(&self) {
-        if self.phase.get() == Phase::Busy && self.stream.borrow().inner().set_zero_linger().is_err() {
-            tracing::debug!("a connection can't be reset");
-        }
+/// The body of the request that is being answered, as it arrives.
+pub struct RequestBody(Rc<ClientConnection>);
+
+impl RequestBody {
+    pub fn new(connection: Rc<ClientConnection>) -> Self {
+        Self(connection)
     }
 }
 
-impl Exchange {
-    /// The answer ends before its end, and its length was to be told by the end of the connection: an orderly
-    /// end would make it look complete (RFC 9112 section 8).
-    pub fn break_off(&self) {
-        self.0.broke_off.set(true);
-    }
-}
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = MessageError;
 
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        self.0.phase.set(Phase::Idle);
-        self.0.deadline.set(self.0.patience.idle);
-    }
-}
-
-/// The socket, as hyper reads and writes it.
-pub struct ClientIo(pub Rc<ClientConnection>);
-
-impl Read for ClientIo {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
-        let connection = &*self.0;
-        let polled = Pin::new(&mut *connection.stream.borrow_mut()).poll_read(cx, buffer);
-        if polled.is_ready() && connection.phase.get() == Phase::Idle {
-            connection.phase.set(Phase::Head);
-            connection.deadline.set(connection.patience.head);
-        }
-        polled
-    }
-}
-
-impl Write for ClientIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.0.note_progress();
-        Pin::new(&mut *self.0.stream.borrow_mut()).poll_write(cx, bytes)
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MessageError>>> {
+        self.0.poll_body(cx)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut *self.0.stream.borrow_mut()).poll_flush(cx)
+    fn is_end_stream(&self) -> bool {
+        self.0.http.borrow().body.is_ended()
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        // The connection's task closes the socket in its own way: see `close`.
-        Poll::Ready(Ok(()))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        self.0.note_progress();
-        Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, slices)
+    fn size_hint(&self) -> SizeHint {
+        self.0.http.borrow().body.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -10,7 +10,6 @@ mod hooks;
 pub mod record;
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -21,9 +20,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Uri};
 use http_body::Body;
-use hyper::body::Incoming;
 use serde_json::json;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -35,9 +33,11 @@ use self::error::GatewayError;
 use self::hooks::OnRequest;
 use self::record::{HttpMetrics, Record};
 use crate::config::Config;
-use crate::connection::ClientConnection;
+use crate::connection::{ClientConnection, RequestBody};
 use crate::deadline::{Deadline, Deadlines};
 use crate::headers::{self, X_REQUEST_ID};
+use crate::http1::MessageError;
+use crate::http1::head::Request;
 use crate::metrics::now_ms;
 use crate::modules::{Engine, ModuleGuests, RequestHead, ResponseHead, ShardGuests, Visit};
 use crate::routes::{self, Route};
@@ -58,6 +58,23 @@ pub struct Shared {
     pub via: HeaderValue,
     pub draining: AtomicBool,
     pub shards: u32,
+}
+
+/// What a client is sent.
+pub struct Reply {
+    pub head: ResponseHead,
+    pub body: GatewayBody,
+}
+
+impl Reply {
+    fn new(answer: Answer, mut record: Record) -> Self {
+        let Answer { mut head, content, lease, deadline, view } = answer;
+        record.answered(head.status);
+        if !head.headers.contains_key(&X_REQUEST_ID) {
+            head.headers.insert(&X_REQUEST_ID, record.request_id.clone());
+        }
+        Self { head, body: GatewayBody::new(content, lease, record, deadline, view) }
+    }
 }
 
 /// Something that the control plane answers.
@@ -102,57 +119,44 @@ impl Gateway {
     }
 
     /// Answers one request. Whatever happens, the client gets an answer with the request's id.
-    pub async fn handle(
-        self: Rc<Self>,
-        connection: Rc<ClientConnection>,
-        request: Request<Incoming>,
-    ) -> Result<Response<GatewayBody>, Infallible> {
-        let exchange = connection.begin_exchange();
-        let request_id = headers::request_id(request.headers(), &self.shared.config.limits.request_id_headers);
-        let (is_head, version) = (request.method() == Method::HEAD, request.version());
-        let mut record =
-            Record::open(request_id, connection.forwarded_for.clone(), request.method(), request.uri(), &self.metrics);
-
-        let answered = self.route(&connection, request, &mut record).await;
+    pub async fn handle(&self, connection: &ClientConnection, request: Request, body: RequestBody) -> Reply {
+        let request_id = headers::request_id(&request.headers, &self.shared.config.limits.request_id_headers);
+        let client = connection.forwarded_for.clone();
+        let mut record = Record::open(request_id, client, &request.method, &request.uri, &self.metrics);
+        let is_head = request.method == Method::HEAD;
+        let answered = self.route(connection, request, body, &mut record).await;
         let answer = answered.unwrap_or_else(|error| Answer::of_error(&error, &mut record)).framed(is_head);
+        Reply::new(answer, record)
+    }
 
-        record.answered(answer.head.status);
-        let Answer { head: ResponseHead { status, mut headers }, content, lease, deadline, view } = answer;
-        if !headers.contains_key(&X_REQUEST_ID) {
-            headers.insert(&X_REQUEST_ID, record.request_id.clone());
-        }
-        if record.upload().had_trailers.get() {
-            // Where trailers end is read differently by different programs: what follows them is not taken for
-            // a request.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        let mut body = GatewayBody::new(content, lease, record, deadline, exchange);
-        body.view = view;
-        body.ends_with_connection = version < Version::HTTP_11 && !headers.contains_key(header::CONTENT_LENGTH);
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        Ok(response)
+    /// Answers what is not a request.
+    pub fn refuse(&self, connection: &ClientConnection, error: MessageError) -> Reply {
+        let request_id = headers::new_request_id();
+        let (method, target) = (Method::from_bytes(b"-").expect("a token"), Uri::from_static("*"));
+        let mut record = Record::open(request_id, connection.forwarded_for.clone(), &method, &target, &self.metrics);
+        let answer = Answer::of_error(&GatewayError::NoRequest(error), &mut record);
+        Reply::new(answer, record)
     }
 
     async fn route(
         &self,
         connection: &ClientConnection,
-        request: Request<Incoming>,
+        request: Request,
+        body: RequestBody,
         record: &mut Record,
     ) -> Result<Answer, GatewayError> {
         accept::check(&request)?;
-        match routes::route(request.uri().path()) {
-            Route::Alive => only_reads(request.method()).map(|()| Answer::text(StatusCode::OK, "OK")),
-            Route::Ready => only_reads(request.method()).map(|()| self.readiness()),
+        match routes::route(request.uri.path()) {
+            Route::Alive => only_reads(&request.method).map(|()| Answer::text(StatusCode::OK, "OK")),
+            Route::Ready => only_reads(&request.method).map(|()| self.readiness()),
             Route::Metrics => {
-                access::check_admin(&self.shared.config.access, connection.peer, request.uri(), request.headers())?;
-                only_reads(request.method())?;
+                access::check_admin(&self.shared.config.access, connection.peer, &request.uri, &request.headers)?;
+                only_reads(&request.method)?;
                 self.ask(Ask::Metrics).await
             }
-            Route::Admin => self.administer(connection, request, record).await,
-            Route::Models => self.serve(connection, request, record, Self::models).await,
-            Route::Workers => self.serve(connection, request, record, Self::forward).await,
+            Route::Admin => self.administer(connection, request, body, record).await,
+            Route::Models => self.serve(connection, request, body, record, Self::models).await,
+            Route::Workers => self.serve(connection, request, body, record, Self::forward).await,
         }
     }
 
@@ -160,25 +164,25 @@ impl Gateway {
     async fn serve(
         &self,
         connection: &ClientConnection,
-        request: Request<Incoming>,
+        request: Request,
+        body: RequestBody,
         record: &mut Record,
         destination: impl AsyncFnOnce(&Self, &View, RequestHead, WorkerBody, &mut Record) -> Result<Answer, GatewayError>,
     ) -> Result<Answer, GatewayError> {
         // Strangers don't get to spend guest CPU.
-        access::check_caller(&self.shared.config.access, request.headers())?;
+        access::check_caller(&self.shared.config.access, &request.headers)?;
         let limit = self.shared.config.limits.max_payload_size;
-        if request.body().size_hint().lower() > limit {
+        if body.size_hint().lower() > limit {
             return Err(GatewayError::BodyTooLarge(limit));
         }
         let view = self.view();
         let deadline = self.deadlines.register();
         deadline.set(self.shared.config.limits.request_timeout_secs);
 
-        let (head, incoming) = request.into_parts();
         let request_id = record.request_id.clone();
         let additions = Additions { client: &connection.forwarded_for, request_id: &request_id, via: &self.shared.via };
-        let head = accept::forwardable(head, &additions)?;
-        let body = ClientBody::new(incoming, record.upload(), limit);
+        let head = accept::forwardable(request, &additions)?;
+        let body = ClientBody::new(body, record.upload(), limit);
 
         if view.chain.is_empty() {
             let answering = destination(self, &view, head, body.into(), record);
@@ -248,17 +252,17 @@ impl Gateway {
     async fn administer(
         &self,
         connection: &ClientConnection,
-        request: Request<Incoming>,
+        request: Request,
+        body: RequestBody,
         record: &mut Record,
     ) -> Result<Answer, GatewayError> {
-        access::check_admin(&self.shared.config.access, connection.peer, request.uri(), request.headers())?;
-        let (head, incoming) = request.into_parts();
+        access::check_admin(&self.shared.config.access, connection.peer, &request.uri, &request.headers)?;
         let deadline = self.deadlines.register();
         deadline.set(ADMIN_BODY_TIME);
-        let body = ClientBody::new(incoming, record.upload(), MAX_ADMIN_BODY).collect(MAX_ADMIN_BODY);
+        let body = ClientBody::new(body, record.upload(), MAX_ADMIN_BODY).collect(MAX_ADMIN_BODY);
         let body = within(&deadline, GatewayError::SlowBody, pin!(body)).await?;
-        let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
-        self.ask(Ask::Admin { method: head.method, path: head.uri.path().to_owned(), content_type, body }).await
+        let content_type = request.headers.get(header::CONTENT_TYPE).cloned();
+        self.ask(Ask::Admin { method: request.method, path: request.uri.path().to_owned(), content_type, body }).await
     }
 
     /// Asks the control plane.

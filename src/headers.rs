@@ -1,6 +1,6 @@
 //! Header fields on their way through a proxy (RFC 9110 sections 7.6 and 5.5).
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
 /// Request ids longer than this are not taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
@@ -14,29 +14,32 @@ static PROXY: HeaderName = HeaderName::from_static("proxy");
 /// Removes what belongs to one connection only: the fields that `Connection` nominates and the well-known
 /// ones (RFC 9110 section 7.6.1), and what a proxy and its client say to each other about access. `Trailer` stays: it announces fields that are passed on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Most messages have one of these at most: one look at the names is cheaper than a removal for each.
-    let present: Vec<_> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
-    if present.is_empty() {
-        return;
+    let mut nominated = Vec::new();
+    // Most messages have one of these at most: a look at the names is cheaper than a removal for each.
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+        if name == header::CONNECTION {
+            nominated = nominations(headers);
+        }
+        headers.remove(&name);
     }
-    for name in nominated(headers).iter().chain(&present) {
+    for name in &nominated {
         headers.remove(name);
     }
 }
 
 /// What belongs to one connection only, or to a proxy and its neighbour.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-            | "proxy-authorization"
-            | "proxy-authenticate"
-    )
+    let name = name.as_str();
+    match name.len() {
+        2 => name == "te",
+        7 => name == "upgrade",
+        10 => name == "connection" || name == "keep-alive",
+        16 => name == "proxy-connection",
+        17 => name == "transfer-encoding",
+        18 => name == "proxy-authenticate",
+        19 => name == "proxy-authorization",
+        _ => false,
+    }
 }
 
 /// Removes what a client must not be able to say to a worker: `Proxy` becomes the `HTTP_PROXY` variable of
@@ -47,7 +50,7 @@ pub fn strip_dangerous(headers: &mut HeaderMap) {
 
 /// The fields that `Connection` nominates, except those that frame the message: a nomination cannot remove
 /// `Content-Length` or `Host`.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+fn nominations(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)
         .iter()
@@ -60,18 +63,14 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// Appends `element` to the comma-separated list that `name` holds, keeping what the client sent.
 pub fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
-    if !headers.contains_key(name) {
-        headers.insert(name, element.clone());
-        return;
+    match headers.entry(name) {
+        Entry::Vacant(vacant) => drop(vacant.insert(element.clone())),
+        Entry::Occupied(mut occupied) => {
+            let elements: Vec<_> = occupied.iter().chain([element]).map(HeaderValue::as_bytes).collect();
+            let list = HeaderValue::from_bytes(&elements.join(&b", "[..]));
+            occupied.insert(list.expect("values and separators are valid, so is their list"));
+        }
     }
-    let mut list = Vec::new();
-    for value in headers.get_all(name) {
-        list.extend_from_slice(value.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(element.as_bytes());
-    let joined = HeaderValue::from_bytes(&list).expect("values and separators are valid, so is their list");
-    headers.insert(name, joined);
 }
 
 /// The id of a request: the first of `names` that is present and sane (1 to 128 visible ASCII characters),
@@ -90,23 +89,12 @@ fn is_sane_id(id: &[u8]) -> bool {
 }
 
 /// 32 lower-case hexadecimal digits of a random 128-bit number.
-fn new_request_id() -> HeaderValue {
+pub fn new_request_id() -> HeaderValue {
     let mut id = [0u8; 32];
     for (digits, byte) in id.chunks_exact_mut(2).zip(fastrand::u128(..).to_ne_bytes()) {
         digits.copy_from_slice(&[byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
     }
     HeaderValue::from_bytes(&id).expect("hexadecimal digits are valid")
-}
-
-/// Whether `Transfer-Encoding` is absent or exactly one `chunked`. Anything else a worker might read
-/// differently than we do (RFC 9112 section 6.1).
-pub fn transfer_coding_is_plain(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (values.next(), values.next()) {
-        (None, _) => true,
-        (Some(only), None) => only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
-        _ => false,
-    }
 }
 
 /// Whether a `Content-Type` announces an answer that arrives event by event.
@@ -160,17 +148,6 @@ mod tests {
         let generated = request_id(&map(&[("x-request-id", "with space")]), &names);
         assert_eq!(generated.len(), 32);
         assert_ne!(generated, request_id(&HeaderMap::new(), &names));
-    }
-
-    #[test]
-    fn only_a_single_chunked_is_plain() {
-        assert!(transfer_coding_is_plain(&map(&[])));
-        assert!(transfer_coding_is_plain(&map(&[("transfer-encoding", "Chunked")])));
-        for bad in ["xchunked", "chunked, identity", ",chunked", "gzip, chunked", "chunked,chunked"] {
-            assert!(!transfer_coding_is_plain(&map(&[("transfer-encoding", bad)])), "{bad}");
-        }
-        let twice = map(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]);
-        assert!(!transfer_coding_is_plain(&twice));
     }
 
     #[test]

@@ -21,7 +21,8 @@
 //! [`gateway::error::GatewayError`], and one table there makes a status and a body of it.
 //!
 //! The same task drives the client's connection, the request and the connection to the worker: no hand-over
-//! between tasks, and a client that leaves takes everything with it.
+//! between tasks, and a client that leaves takes everything with it. Messages on both connections are read and written
+//! by [`http1`], which says why hyper serves only the control plane's listeners.
 //!
 //! # Guests
 //!
@@ -38,7 +39,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | leaves | [`config`], [`deadline`], [`headers`], [`metrics`], [`routes`], [`telemetry`], [`echo`] |
+//! | leaves | [`config`], [`deadline`], [`headers`], [`http1`], [`metrics`], [`routes`], [`telemetry`], [`echo`] |
 //! | on the leaves, not on each other | [`workers`], [`modules`], [`connection`] |
 //! | what exists | [`snapshot`], [`registry`] |
 //! | what is done with it | [`gateway`], [`admin`] |
@@ -51,6 +52,7 @@
 pub mod config;
 pub mod deadline;
 pub mod headers;
+pub mod http1;
 pub mod metrics;
 pub mod routes;
 pub mod telemetry;

@@ -1,24 +1,24 @@
-//! Serves one client's connection (HTTP/1.1).
+//! Serves one client's connection (HTTP/1.1): request after request, each answered before the next is read.
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::{Method, StatusCode, Version};
+use http_body::Body;
 use tokio::net::TcpStream;
 
-use crate::connection::{ClientConnection, ClientIo, Patience};
-use crate::gateway::Gateway;
+use crate::connection::{ClientConnection, Patience, RequestBody};
+use crate::gateway::body::GatewayBody;
 use crate::gateway::record::CountedConnection;
-
-/// Header lines and bytes of a request's head; 431 above.
-const MAX_HEADERS: usize = 100;
-const MAX_HEAD: usize = 64 * 1024;
-/// What is read ahead of one connection's client at most.
-const MAX_BUFFERED: usize = 128 * 1024;
+use crate::gateway::{Gateway, Reply};
+use crate::http1::MessageError;
+use crate::http1::framing::{self, Framing};
+use crate::http1::head;
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
 pub async fn serve(
@@ -29,38 +29,250 @@ pub async fn serve(
     patience: Patience,
 ) {
     let connection = ClientConnection::new(stream, peer, &gateway.deadlines, patience);
-    let service = service_fn({
-        let (gateway, connection) = (gateway.clone(), connection.clone());
-        move |request| gateway.clone().handle(connection.clone(), request)
-    });
-    let mut builder = http1::Builder::new();
-    builder.max_headers(MAX_HEADERS).max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFERED);
-    builder.header_read_timeout(None);
-    {
-        let mut http = pin!(builder.serve_connection(ClientIo(connection.clone()), service));
-        let mut told_to_close = false;
-        let ended = poll_fn(|cx| {
-            if connection.poll_expired(cx).is_ready() {
-                connection.break_off_exchange();
-                return Poll::Ready(Ended::Expired);
+    loop {
+        let next = match poll_fn(|cx| poll_next(&gateway, &connection, cx)).await {
+            Next::Request(request) => answer(&gateway, &connection, request).await,
+            Next::Broken(error) => {
+                let reply = gateway.refuse(&connection, error);
+                let unknown = Exchange { version: Version::HTTP_11, is_head: false, persistent: false };
+                send(&connection, &unknown, reply).await
             }
-            let polled = http.as_mut().poll(cx);
-            // Only after a look at what has arrived: a request that is here already is answered.
-            if polled.is_ready() || told_to_close || !gateway.is_draining() {
-                return polled.map(|_| Ended::Closed);
-            }
-            told_to_close = true;
-            http.as_mut().graceful_shutdown();
-            http.as_mut().poll(cx).map(|_| Ended::Closed)
-        });
-        if let Ended::Expired = ended.await {
-            return;
+            Next::Close => After::Close,
+            Next::Gone => After::Gone,
+        };
+        match next {
+            After::Keep => connection.begin_idle(),
+            After::Close => return connection.close().await,
+            After::Gone => return,
         }
     }
-    connection.close().await;
 }
 
-enum Ended {
-    Closed,
+enum Next {
+    Request(head::Request),
+    /// What arrived is not a request.
+    Broken(MessageError),
+    Close,
+    /// Nobody is there to close it for.
+    Gone,
+}
+
+fn poll_next(gateway: &Gateway, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<Next> {
+    if connection.poll_expired(cx).is_ready() {
+        return Poll::Ready(Next::Gone);
+    }
+    match connection.poll_request(cx) {
+        Poll::Ready(Ok(Some(request))) => Poll::Ready(Next::Request(request)),
+        Poll::Ready(Ok(None)) => Poll::Ready(Next::Close),
+        Poll::Ready(Err(MessageError::Io(_) | MessageError::Incomplete)) => Poll::Ready(Next::Gone),
+        Poll::Ready(Err(error)) => Poll::Ready(Next::Broken(error)),
+        // Only after a look at what has arrived: a request that is here already is answered.
+        Poll::Pending if gateway.is_draining() && connection.is_idle() => Poll::Ready(Next::Close),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// What becomes of the connection after an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    Keep,
+    Close,
+    /// The client has left or is cut off.
+    Gone,
+}
+
+/// What an answer must know of its request.
+struct Exchange {
+    version: Version,
+    is_head: bool,
+    /// The client would use the connection again.
+    persistent: bool,
+}
+
+async fn answer(gateway: &Rc<Gateway>, connection: &Rc<ClientConnection>, request: head::Request) -> After {
+    let mut exchange = Exchange {
+        version: request.version,
+        is_head: request.method == Method::HEAD,
+        persistent: head::is_persistent(request.version, &request.headers),
+    };
+    let reply = {
+        let mut handling = pin!(gateway.handle(connection, request, RequestBody::new(connection.clone())));
+        let handled = poll_fn(|cx| {
+            if connection.poll_expired(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(reply) = handling.as_mut().poll(cx) {
+                return Poll::Ready(Some(reply));
+            }
+            connection.poll_left(cx).map(|()| None)
+        });
+        match handled.await {
+            Some(reply) => reply,
+            None => return After::Gone,
+        }
+    };
+    exchange.persistent &= !gateway.is_draining();
+    send(connection, &exchange, reply).await
+}
+
+async fn send(connection: &ClientConnection, exchange: &Exchange, reply: Reply) -> After {
+    let Reply { head, body } = reply;
+    let framing = framing_of(exchange, head.status, &body);
+    let ends_with_connection = framing == Framing::Unsaid && !body.is_end_stream();
+    let mut persistent = exchange.persistent && !ends_with_connection;
+    let mut sending = Sending { body, framing, ended: false };
+    let mut start = Some(|out: &mut Vec<u8>| {
+        persistent = head::write_response(out, head.status, &head.headers, framing, exchange.version, persistent);
+    });
+    let sent = poll_fn(|cx| {
+        if connection.poll_expired(cx).is_ready() {
+            return Poll::Ready(Err(Stop::Expired));
+        }
+        if let Some(start) = start.take()
+            && let Err(stop) = sending.start(connection, cx, start)
+        {
+            return Poll::Ready(Err(stop));
+        }
+        sending.poll(connection, cx)
+    });
+    match sent.await {
+        Ok(()) if !persistent => After::Close,
+        Ok(()) => match poll_fn(|cx| connection.poll_discard(cx)).await {
+            true => After::Keep,
+            false => After::Close,
+        },
+        Err(Stop::Left) => After::Gone,
+        Err(Stop::Broke) if !ends_with_connection => After::Close,
+        Err(Stop::Broke | Stop::Expired) => {
+            connection.reset();
+            After::Gone
+        }
+    }
+}
+
+/// How the body is framed for this client (RFC 9112 section 6).
+fn framing_of(exchange: &Exchange, status: StatusCode, body: &GatewayBody) -> Framing {
+    if exchange.is_head || status == StatusCode::NOT_MODIFIED {
+        return Framing::AsSaid;
+    }
+    if status == StatusCode::NO_CONTENT {
+        return Framing::Unsaid;
+    }
+    match body.size_hint().exact() {
+        Some(length) => Framing::Length(length),
+        None if exchange.version >= Version::HTTP_11 => Framing::Chunked,
+        None => Framing::Unsaid,
+    }
+}
+
+/// Why an answer ends before its end.
+enum Stop {
+    /// The client has closed, or can't be written to.
+    Left,
+    /// What we had to send broke off.
+    Broke,
     Expired,
+}
+
+/// An answer on its way to the client.
+struct Sending {
+    body: GatewayBody,
+    framing: Framing,
+    /// All of the body has been handed to the connection.
+    ended: bool,
+}
+
+/// What is sent at once.
+enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl Sending {
+    /// Sends the head, and with it what is ready of the body.
+    fn start(
+        &mut self,
+        connection: &ClientConnection,
+        cx: &mut Context<'_>,
+        head: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Stop> {
+        let (piece, stop) = match self.next(cx) {
+            Poll::Ready(Ok(piece)) => (piece, None),
+            Poll::Pending => (Piece::Data(Bytes::new()), None),
+            // The client is told the head all the same.
+            Poll::Ready(Err(stop)) => (Piece::Data(Bytes::new()), Some(stop)),
+        };
+        self.send(connection, cx, head, piece)?;
+        stop.map_or(Ok(()), Err)
+    }
+
+    fn poll(&mut self, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        loop {
+            match connection.poll_flush(cx) {
+                Poll::Ready(Ok(())) if self.ended => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Left)),
+                Poll::Pending => {
+                    if self.ended {
+                        connection.note_progress();
+                    }
+                    return connection.poll_left(cx).map(|()| Err(Stop::Left));
+                }
+            }
+            match self.next(cx) {
+                Poll::Ready(Ok(piece)) => self.send(connection, cx, |_| {}, piece)?,
+                Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
+                Poll::Pending => return connection.poll_left(cx).map(|()| Err(Stop::Left)),
+            }
+        }
+    }
+
+    fn send(
+        &self,
+        connection: &ClientConnection,
+        cx: &mut Context<'_>,
+        front: impl FnOnce(&mut Vec<u8>),
+        piece: Piece,
+    ) -> Result<(), Stop> {
+        let framing = self.framing;
+        let sent = match piece {
+            Piece::Data(data) => {
+                let length = data.len();
+                let front = |out: &mut Vec<u8>| {
+                    front(out);
+                    framing.write_front(out, length);
+                };
+                connection.send(cx, front, data, framing.back(length, self.ended))
+            }
+            Piece::Trailers(trailers) => {
+                let front = |out: &mut Vec<u8>| {
+                    front(out);
+                    framing::write_trailers(out, &trailers);
+                };
+                connection.send(cx, front, Bytes::new(), b"")
+            }
+        };
+        sent.map_err(|_| Stop::Left)
+    }
+
+    /// The next of the body; empty at its end.
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Stop>> {
+        while self.framing != Framing::AsSaid && !self.body.is_end_stream() {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { break };
+            match frame.map_err(|_| Stop::Broke)?.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    self.ended = self.body.is_end_stream();
+                    return Poll::Ready(Ok(Piece::Data(data)));
+                }
+                Err(frame) if self.framing == Framing::Chunked => {
+                    self.ended = true;
+                    return Poll::Ready(Ok(Piece::Trailers(frame.into_trailers().unwrap_or_default())));
+                }
+                Err(_) => {}
+            }
+        }
+        self.ended = true;
+        Poll::Ready(Ok(Piece::Data(Bytes::new())))
+    }
 }

@@ -2,7 +2,7 @@
 
 pub mod client;
 pub mod health;
-mod io;
+pub mod link;
 mod policy;
 
 use std::sync::Arc;

@@ -3,11 +3,11 @@
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
-use http::{Method, Request, Uri, Version};
-use hyper::body::Incoming;
+use http::{Method, Uri, Version};
 
 use super::error::GatewayError;
 use crate::headers::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
+use crate::http1::head::Request;
 use crate::modules::RequestHead;
 
 /// The longest method that is passed on.
@@ -15,17 +15,14 @@ const MAX_METHOD: usize = 32;
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 
 /// Checks what every request must hold to, wherever it goes.
-pub fn check(request: &Request<Incoming>) -> Result<(), GatewayError> {
-    if request.method() == Method::CONNECT || request.method().as_str().len() > MAX_METHOD {
+pub fn check(request: &Request) -> Result<(), GatewayError> {
+    if request.method == Method::CONNECT || request.method.as_str().len() > MAX_METHOD {
         return Err(GatewayError::Method);
     }
-    if !is_target(request.method(), request.uri()) {
+    if !is_target(&request.method, &request.uri) {
         return Err(GatewayError::BadRequest("The request target is not valid."));
     }
-    if !headers::transfer_coding_is_plain(request.headers()) {
-        return Err(GatewayError::BadRequest("The transfer coding is not supported."));
-    }
-    check_host(request.headers(), request.version())
+    check_host(&request.headers, request.version)
 }
 
 /// A path, a whole URL without credentials, or `*` for `OPTIONS` (RFC 9112 section 3.2).
@@ -50,6 +47,17 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), GatewayError>
 }
 
 fn is_host(host: &HeaderValue) -> bool {
+    is_plain_host(host.as_bytes()) || is_authority(host)
+}
+
+/// A name or an IPv4 address, with or without a port: what almost all are.
+fn is_plain_host(host: &[u8]) -> bool {
+    let (name, port) = host.split_at(host.iter().position(|byte| *byte == b':').unwrap_or(host.len()));
+    let is_name = name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+    is_name && !name.is_empty() && port.len() <= 6 && port.iter().skip(1).all(u8::is_ascii_digit)
+}
+
+fn is_authority(host: &HeaderValue) -> bool {
     let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
     let (text, host) = (authority.as_str(), authority.host());
     let port = text.get(host.len()..).unwrap_or_default();
@@ -67,8 +75,8 @@ pub struct Additions<'a> {
 
 /// The head as modules and the worker see it: without what belongs to the client's connection, with what a
 /// proxy adds. `Host` stays the client's until a worker is picked.
-pub fn forwardable(head: http::request::Parts, additions: &Additions) -> Result<RequestHead, GatewayError> {
-    let http::request::Parts { method, uri, mut headers, .. } = head;
+pub fn forwardable(head: Request, additions: &Additions) -> Result<RequestHead, GatewayError> {
+    let Request { method, uri, mut headers, .. } = head;
     if headers.get_all(header::VIA).iter().any(|via| names(via, additions.via)) {
         return Err(GatewayError::Loop);
     }
@@ -79,10 +87,8 @@ pub fn forwardable(head: http::request::Parts, additions: &Additions) -> Result<
     headers.insert(&X_REQUEST_ID, additions.request_id.clone());
     headers.insert(&X_FORWARDED_PROTO, HTTP);
     let uri = to_origin_form(uri, &mut headers);
-    if !headers.contains_key(&X_FORWARDED_HOST)
-        && let Some(host) = headers.get(header::HOST).cloned()
-    {
-        headers.insert(&X_FORWARDED_HOST, host);
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.entry(&X_FORWARDED_HOST).or_insert(host);
     }
     Ok(RequestHead { method, uri, headers })
 }
@@ -106,13 +112,13 @@ fn names(via: &HeaderValue, own: &HeaderValue) -> bool {
 mod tests {
     use super::*;
 
-    fn parts(uri: &'static str, fields: &[(&'static str, &'static str)]) -> http::request::Parts {
-        let request =
-            fields.iter().fold(Request::builder().uri(uri), |request, (name, value)| request.header(*name, *value));
-        request.body(()).expect("a request").into_parts().0
+    fn parts(uri: &'static str, fields: &[(&'static str, &'static str)]) -> Request {
+        let field = |&(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value));
+        let (uri, headers) = (Uri::from_static(uri), fields.iter().map(field).collect());
+        Request { method: Method::GET, uri, version: Version::HTTP_11, headers }
     }
 
-    fn forwarded(head: http::request::Parts) -> Result<RequestHead, GatewayError> {
+    fn forwarded(head: Request) -> Result<RequestHead, GatewayError> {
         let (client, request_id, via) = ("9.9.9.9", "id", "1.1 smg-0123");
         forwardable(
             head,

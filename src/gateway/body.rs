@@ -4,39 +4,30 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use tokio::time::Sleep;
 
 use super::View;
 use super::error::GatewayError;
 use super::record::Record;
-use crate::connection::Exchange;
+use crate::connection::RequestBody;
 use crate::deadline::Deadline;
+use crate::http1::MessageError;
 use crate::workers::Lease;
-use crate::workers::client::AnswerBody;
-
-/// Time that a client with `Expect: 100-continue` is made to wait for a worker that says neither yes nor no
-/// (RFC 9110 section 10.1.1: it must not wait for ever).
-const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+use crate::workers::link::{AnswerBody, LinkError};
 
 /// Why a body can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the client's body broke off")]
-    Client(#[source] hyper::Error),
+    Client(#[source] MessageError),
     #[error("the request body is too large")]
     TooLarge,
     #[error("the worker's body broke off")]
-    Worker(#[source] hyper::Error),
+    Worker(#[source] LinkError),
     #[error("the request took too long")]
     Timeout,
 }
@@ -45,8 +36,6 @@ pub enum BodyError {
 #[derive(Debug, Default)]
 pub struct Upload {
     pub bytes: Cell<u64>,
-    /// It ended with a trailer section.
-    pub had_trailers: Cell<bool>,
     fault: Cell<Option<Fault>>,
 }
 
@@ -74,28 +63,19 @@ pub enum WorkerBody {
 
 /// A request body as it arrives, bounded and counted.
 pub struct ClientBody {
-    incoming: Incoming,
+    incoming: RequestBody,
     upload: Rc<Upload>,
     limit: u64,
-    gate: Option<Gate>,
 }
 
 impl ClientBody {
-    pub fn new(incoming: Incoming, upload: Rc<Upload>, limit: u64) -> Self {
-        Self { incoming, upload, limit, gate: None }
+    pub fn new(incoming: RequestBody, upload: Rc<Upload>, limit: u64) -> Self {
+        Self { incoming, upload, limit }
     }
 
     /// Whether there is no body at all.
     pub fn is_empty(&self) -> bool {
         self.incoming.is_end_stream()
-    }
-
-    /// Reads nothing before the worker has said `100 Continue`, or has said nothing for a second. Reading is
-    /// what makes the client send.
-    pub fn wait_for_continue(&mut self) -> Arc<Continue> {
-        let said = Arc::new(Continue::default());
-        self.gate = Some(Gate { said: said.clone(), patience: Box::pin(tokio::time::sleep(CONTINUE_WAIT)) });
-        said
     }
 
     /// Reads the whole body, if it is no longer than `limit`.
@@ -112,10 +92,6 @@ impl ClientBody {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(gate) = &mut self.gate {
-            std::task::ready!(gate.poll_open(cx));
-            self.gate = None;
-        }
         let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         Poll::Ready(frame.map(|frame| match frame {
             Ok(frame) => self.count(frame),
@@ -127,9 +103,6 @@ impl ClientBody {
     }
 
     fn count(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
-        if frame.is_trailers() {
-            self.upload.had_trailers.set(true);
-        }
         let bytes = self.upload.bytes.get() + frame.data_ref().map_or(0, Bytes::len) as u64;
         self.upload.bytes.set(bytes);
         if bytes > self.limit {
@@ -175,35 +148,6 @@ impl Body for WorkerBody {
     }
 }
 
-/// Whether a worker has said `100 Continue`.
-#[derive(Default)]
-pub struct Continue {
-    said: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl Continue {
-    pub fn say(&self) {
-        self.said.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-}
-
-struct Gate {
-    said: Arc<Continue>,
-    patience: Pin<Box<Sleep>>,
-}
-
-impl Gate {
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.said.waker.register(cx.waker());
-        if self.said.said.load(Ordering::Acquire) {
-            return Poll::Ready(());
-        }
-        self.patience.as_mut().poll(cx)
-    }
-}
-
 /// A body that was read up to a limit.
 pub enum Collected {
     Whole(Bytes),
@@ -241,7 +185,7 @@ pub enum Content {
     /// A worker's body, behind a part of it that was read before.
     Stream {
         first: Option<Bytes>,
-        rest: Box<AnswerBody<WorkerBody>>,
+        rest: AnswerBody<WorkerBody>,
     },
 }
 
@@ -251,14 +195,8 @@ pub struct GatewayBody {
     pub record: Record,
     pub lease: Option<Lease>,
     deadline: Option<Deadline>,
-    exchange: Option<Exchange>,
-    /// Its length is told by the end of the connection.
-    pub ends_with_connection: bool,
     /// What the request saw.
-    pub view: Option<Rc<View>>,
-    /// Told after what came before it has been written: a server drops what it has not written when a body
-    /// fails.
-    failure: Option<BodyError>,
+    view: Option<Rc<View>>,
 }
 
 impl GatewayBody {
@@ -267,18 +205,9 @@ impl GatewayBody {
         lease: Option<Lease>,
         record: Record,
         deadline: Option<Deadline>,
-        exchange: Exchange,
+        view: Option<Rc<View>>,
     ) -> Self {
-        let mut body = Self {
-            content,
-            record,
-            lease,
-            deadline,
-            exchange: Some(exchange),
-            ends_with_connection: false,
-            view: None,
-            failure: None,
-        };
+        let mut body = Self { content, record, lease, deadline, view };
         if body.is_end_stream() {
             body.end();
         }
@@ -290,33 +219,17 @@ impl GatewayBody {
         self.lease = None;
         self.view = None;
         self.deadline = None;
-        self.exchange = None;
-    }
-
-    fn fail(
-        &mut self,
-        failure: BodyError,
-        why: &'static str,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.record.broke(why);
-        if self.ends_with_connection
-            && let Some(exchange) = &self.exchange
-        {
-            exchange.break_off();
-        }
-        self.deadline = None;
-        self.failure = Some(failure);
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.deadline.as_ref().is_some_and(|deadline| deadline.poll_expired(cx).is_ready()) {
+            return Poll::Ready(Some(Err(BodyError::Timeout)));
+        }
         match &mut self.content {
             Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Stream { first, rest } => match first.take() {
                 Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-                None => Pin::new(&mut **rest).poll_frame(cx).map_err(BodyError::Worker),
+                None => Pin::new(rest).poll_frame(cx).map_err(BodyError::Worker),
             },
         }
     }
@@ -328,31 +241,24 @@ impl Body for GatewayBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if let Some(failure) = this.failure.take() {
-            return Poll::Ready(Some(Err(failure)));
-        }
-        if this.deadline.as_ref().is_some_and(|deadline| deadline.poll_expired(cx).is_ready()) {
-            return this.fail(BodyError::Timeout, "timeout", cx);
-        }
-        match std::task::ready!(this.poll_content(cx)) {
+        let frame = std::task::ready!(this.poll_content(cx));
+        match &frame {
             Some(Ok(frame)) => {
                 this.record.sent(frame.data_ref().map_or(0, Bytes::len));
                 if this.is_end_stream() {
                     this.end();
                 }
-                Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(failure)) => {
+            Some(Err(BodyError::Timeout)) => this.record.broke("timeout"),
+            Some(Err(_)) => {
                 if let Some(lease) = &this.lease {
                     lease.failed();
                 }
-                this.fail(failure, "worker_body", cx)
+                this.record.broke("worker_body");
             }
-            None => {
-                this.end();
-                Poll::Ready(None)
-            }
+            None => this.end(),
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -5,8 +5,11 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::json;
 
+use crate::http1::MessageError;
+use crate::http1::head::HeadError;
 use crate::modules::GuestFailure;
 use crate::workers::client::ConnectError;
+use crate::workers::link::LinkError;
 
 pub static ERROR_CODE: HeaderName = HeaderName::from_static("x-smg-error-code");
 
@@ -18,6 +21,8 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub enum GatewayError {
     #[error("the request is not valid: {0}")]
     BadRequest(&'static str),
+    #[error("what arrived is not a request: {0}")]
+    NoRequest(#[from] MessageError),
     #[error("the client's body broke off")]
     BrokenBody,
     #[error("the request body is larger than {0} bytes")]
@@ -39,9 +44,7 @@ pub enum GatewayError {
     #[error("no connection to the worker: {0}")]
     Connect(#[source] ConnectError),
     #[error("the worker's answer is broken: {0}")]
-    BadAnswer(#[source] hyper::Error),
-    #[error("the worker's answer has an unasked-for status or an unknown transfer coding")]
-    BadHead,
+    BadAnswer(#[source] LinkError),
     #[error("no answer in time")]
     Timeout,
     #[error(transparent)]
@@ -60,6 +63,21 @@ impl GatewayError {
         use StatusCode as S;
         match self {
             Self::BadRequest(why) => (S::BAD_REQUEST, "invalid_request", why),
+            Self::NoRequest(MessageError::Head(HeadError::Version)) => {
+                (S::HTTP_VERSION_NOT_SUPPORTED, "http_version_not_supported", "Only HTTP/1.0 and HTTP/1.1 are offered.")
+            }
+            Self::NoRequest(MessageError::Head(HeadError::TargetTooLong)) => {
+                (S::URI_TOO_LONG, "uri_too_long", "The request target is too long.")
+            }
+            Self::NoRequest(MessageError::Head(HeadError::TooLarge)) => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "request_header_fields_too_large",
+                "The header has too many fields, or is too long.",
+            ),
+            Self::NoRequest(MessageError::Framing(_)) => {
+                (S::BAD_REQUEST, "invalid_request", "The length of the request's body is not clear.")
+            }
+            Self::NoRequest(_) => (S::BAD_REQUEST, "invalid_request", "This is not a valid HTTP/1.1 request."),
             Self::BrokenBody => (S::BAD_REQUEST, "invalid_request_body", "The request body is incomplete or broken."),
             Self::BodyTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "request_body_too_large", "The request body is too large."),
             Self::SlowBody => (S::REQUEST_TIMEOUT, "request_timeout", "The request body did not arrive in time."),
@@ -70,9 +88,7 @@ impl GatewayError {
             Self::Loop => (S::LOOP_DETECTED, "loop_detected", "The request has come through this gateway before."),
             Self::NoWorker => (S::SERVICE_UNAVAILABLE, "no_available_workers", "No worker is available."),
             Self::Connect(_) => (S::BAD_GATEWAY, "upstream_connection_failed", "The worker can't be reached."),
-            Self::BadAnswer(_) | Self::BadHead => {
-                (S::BAD_GATEWAY, "upstream_bad_response", "The worker gave no valid answer.")
-            }
+            Self::BadAnswer(_) => (S::BAD_GATEWAY, "upstream_bad_response", "The worker gave no valid answer."),
             Self::Timeout => (S::GATEWAY_TIMEOUT, "upstream_timeout", "The worker did not answer in time."),
             Self::Guest(failure) => (failure.status, "wasm_module_failed", "A module failed."),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The gateway is busy; try again."),
@@ -134,6 +150,7 @@ impl GatewayError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::framing::FramingError;
     use crate::modules::FailureKind;
 
     #[test]
@@ -157,7 +174,11 @@ mod tests {
             (GatewayError::Loop, 508, "loop_detected"),
             (GatewayError::NoWorker, 503, "no_available_workers"),
             (GatewayError::Connect(ConnectError::Timeout), 502, "upstream_connection_failed"),
-            (GatewayError::BadHead, 502, "upstream_bad_response"),
+            (GatewayError::BadAnswer(LinkError::Interim), 502, "upstream_bad_response"),
+            (GatewayError::NoRequest(FramingError::Both.into()), 400, "invalid_request"),
+            (GatewayError::NoRequest(HeadError::Version.into()), 505, "http_version_not_supported"),
+            (GatewayError::NoRequest(HeadError::TargetTooLong.into()), 414, "uri_too_long"),
+            (GatewayError::NoRequest(HeadError::TooLarge.into()), 431, "request_header_fields_too_large"),
             (GatewayError::Timeout, 504, "upstream_timeout"),
             (guest(None), 418, "wasm_module_failed"),
             (GatewayError::Overloaded, 503, "overloaded"),

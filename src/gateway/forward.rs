@@ -4,19 +4,19 @@
 
 use std::rc::Rc;
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, StatusCode};
+use http::header::{self, HeaderMap};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::View;
-use super::body::{Collected, Content, Upload, WorkerBody, collect};
+use super::body::{Collected, Content, WorkerBody, collect};
 use super::error::GatewayError;
 use super::record::Record;
 use crate::headers;
+use crate::http1::head::Response;
 use crate::modules::{RequestHead, ResponseHead};
 use crate::workers::Lease;
-use crate::workers::client::{AnswerBody, Connections, Link};
+use crate::workers::client::Connections;
+use crate::workers::link::{self, AnswerBody, Link, Payload};
 
 /// Workers that are tried while none can be connected to.
 const MOST_WORKERS: usize = 3;
@@ -31,22 +31,23 @@ pub struct WorkerAnswer {
 /// Sends a request to one of the view's workers.
 pub async fn send(
     view: &View,
-    head: RequestHead,
+    mut head: RequestHead,
     body: WorkerBody,
     record: &mut Record,
 ) -> Result<WorkerAnswer, GatewayError> {
-    let mut request = request(head, body);
+    let mut payload = payload(&mut head, body);
     let mut avoid = Vec::new();
     let mut last = None;
     while avoid.len() < MOST_WORKERS {
         let Some(lease) = view.snapshot.pool.pick(&avoid) else { break };
         record.sent_to(&lease.worker);
-        match exchange(&view.connections[lease.position], request, &record.upload()).await {
-            Ok((response, link)) => return receive(response, link, &view.connections[lease.position], lease).await,
-            Err(Failure::Unsent { error, request: unsent }) => {
+        let home = &view.connections[lease.position];
+        match exchange(home, &head, payload, record).await {
+            Ok((answer, link)) => return Ok(receive(answer, link, home, lease)),
+            Err(Failure::Unsent { error, payload: unsent }) => {
                 lease.failed();
                 avoid.push(lease.position);
-                (last, request) = (Some(error), unsent);
+                (last, payload) = (Some(error), unsent);
             }
             Err(Failure::Final(error)) => {
                 lease.failed();
@@ -57,45 +58,27 @@ pub async fn send(
     Err(last.unwrap_or(GatewayError::NoWorker))
 }
 
-fn request(head: RequestHead, body: WorkerBody) -> Request<WorkerBody> {
-    let RequestHead { method, uri, headers } = head;
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    *request.headers_mut() = headers;
-    let is_unsized = matches!(request.body(), WorkerBody::Stream(_)) && request.body().size_hint().exact().is_none();
-    if is_unsized {
-        // Said aloud, or hyper takes a GET with a body of unknown length for one without a body.
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    wait_for_continue(&mut request);
-    request
-}
-
 /// A client that waits for `100 Continue` gets it when the worker says so (RFC 9110 section 10.1.1).
-fn wait_for_continue(request: &mut Request<WorkerBody>) {
-    let waits =
-        request.headers().get(header::EXPECT).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    match request.body_mut() {
-        WorkerBody::Stream(body) if waits => {
-            let said = body.wait_for_continue();
-            hyper::ext::on_informational(request, move |response| {
-                if response.status() == StatusCode::CONTINUE {
-                    said.say();
-                }
-            });
-        }
-        _ => drop(request.headers_mut().remove(header::EXPECT)),
+fn payload(head: &mut RequestHead, body: WorkerBody) -> Payload<WorkerBody> {
+    let expects = head.headers.get(header::EXPECT);
+    let waits = expects.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let waits = waits && matches!(body, WorkerBody::Stream(_));
+    if expects.is_some() && !waits {
+        head.headers.remove(header::EXPECT);
     }
+    let mut payload = Payload::new(&head.method, &head.headers, body);
+    if waits {
+        payload.wait_for_continue();
+    }
+    payload
 }
 
 /// Why one worker gave no answer.
-#[expect(clippy::large_enum_variant, reason = "the larger one is the rarer path to another attempt, and is not kept")]
 enum Failure {
     /// It cannot have seen the request.
     Unsent {
         error: GatewayError,
-        request: Request<WorkerBody>,
+        payload: Payload<WorkerBody>,
     },
     Final(GatewayError),
 }
@@ -103,76 +86,53 @@ enum Failure {
 /// Sends on a kept connection if one is good, otherwise on a new one.
 async fn exchange(
     home: &Rc<Connections<WorkerBody>>,
-    mut request: Request<WorkerBody>,
-    upload: &Upload,
-) -> Result<(http::Response<Incoming>, Link<WorkerBody>), Failure> {
-    request.headers_mut().insert(header::HOST, home.worker.host.clone());
+    head: &RequestHead,
+    mut payload: Payload<WorkerBody>,
+    record: &Record,
+) -> Result<(Response, Box<Link<WorkerBody>>), Failure> {
+    let request =
+        link::RequestHead { method: &head.method, uri: &head.uri, headers: &head.headers, host: &home.worker.host };
     let mut kept = home.reuse().await;
     loop {
         let mut link = match kept.take() {
             Some(link) => link,
             None => match home.connect().await {
                 Ok(link) => link,
-                Err(error) => return Err(Failure::Unsent { error: GatewayError::Connect(error), request }),
+                Err(error) => return Err(Failure::Unsent { error: GatewayError::Connect(error), payload }),
             },
         };
-        let again = if link.reused { repeatable(&request) } else { None };
-        let failure = match link.send(request).await {
-            Ok(response) => return Ok((response, link)),
+        // It may be seen twice: safe and without a body (RFC 9110 section 9.2).
+        let repeatable = link.reused && head.method.is_safe() && payload.is_empty();
+        let failure = match link.send(request, payload).await {
+            Ok(answer) => return Ok((answer, link)),
             Err(failure) => failure,
         };
         // The worker closed a kept connection just as it was taken: not a failure of the worker, and the next
         // attempt is on a new one.
-        request = match (failure.unsent, again) {
-            (Some(unsent), _) if link.reused => unsent,
-            (None, Some(again)) if upload.error().is_none() => again,
-            _ => return Err(Failure::Final(upload.error().unwrap_or(GatewayError::BadAnswer(failure.error)))),
+        payload = match failure.unsent {
+            Some(unsent) => unsent,
+            None if repeatable => Payload::new(&head.method, &head.headers, WorkerBody::Whole(None)),
+            None => {
+                let client = record.upload().error();
+                return Err(Failure::Final(client.unwrap_or(GatewayError::BadAnswer(failure.error))));
+            }
         };
     }
 }
 
-/// A copy of a request that may be seen twice: safe and without a body (RFC 9110 section 9.2).
-fn repeatable(request: &Request<WorkerBody>) -> Option<Request<WorkerBody>> {
-    if !request.method().is_safe() || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Request::new(WorkerBody::Whole(None));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-async fn receive(
-    response: http::Response<Incoming>,
-    link: Link<WorkerBody>,
+fn receive(
+    answer: Response,
+    link: Box<Link<WorkerBody>>,
     home: &Rc<Connections<WorkerBody>>,
     lease: Lease,
-) -> Result<WorkerAnswer, GatewayError> {
-    let (parts, incoming) = response.into_parts();
-    if parts.status.is_informational() || !headers::transfer_coding_is_plain(&parts.headers) {
-        lease.failed();
-        return Err(GatewayError::BadHead);
-    }
-    let mut headers = parts.headers;
-    let ambiguous = is_ambiguous(&headers);
-    if ambiguous {
-        headers.remove(header::CONTENT_LENGTH);
-    }
+) -> WorkerAnswer {
+    let Response { status, mut headers, .. } = answer;
     headers::strip_hop_by_hop(&mut headers);
-    if parts.status.is_server_error() {
+    if status.is_server_error() {
         lease.failed();
     }
-    let mut rest = AnswerBody::new(incoming, link, (!ambiguous).then(|| home.clone()));
-    rest.settle().await;
-    let head = ResponseHead { status: parts.status, headers };
-    Ok(WorkerAnswer { head, content: Content::Stream { first: None, rest: Box::new(rest) }, lease })
-}
-
-/// Both framings at once: the transfer coding counts, and the connection is not used again (RFC 9112
-/// section 6.3).
-fn is_ambiguous(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH)
+    let rest = AnswerBody::new(link, Some(home.clone()));
+    WorkerAnswer { head: ResponseHead { status, headers }, content: Content::Stream { first: None, rest }, lease }
 }
 
 /// Reads up to `limit` bytes of an answer's body for modules to see. `Err` holds what to send on when there
@@ -189,7 +149,7 @@ pub async fn collect_answer(
     if !rest.is_end_stream() && headers::content_length(headers).is_some_and(|length| length > limit) {
         return Ok(Err(Content::Stream { first: None, rest }));
     }
-    match collect(&mut *rest, limit).await.map_err(GatewayError::BadAnswer)? {
+    match collect(&mut rest, limit).await.map_err(GatewayError::BadAnswer)? {
         Collected::Whole(body) => Ok(Ok(body)),
         Collected::Over(first) => Ok(Err(Content::Stream { first: Some(first), rest })),
     }

@@ -133,7 +133,6 @@ fn credentials_in_the_target_are_refused() {
 
 // Case 13. Passed on without its fragment, the request is at least the one that was decided on.
 #[test]
-#[ignore = "hyper drops the fragment before anyone sees it"]
 fn a_fragment_in_the_target_is_refused() {
     refused(&["/a#b", "/#", "/readiness#x"]);
 }

@@ -1,0 +1,376 @@
+//! One connection to a worker and the exchange on it (HTTP/1.1, RFC 9112).
+//!
+//! A worker that answers before it has read the whole request, and closes, resets what is still being sent. Its
+//! answer has arrived all the same. So a failed write does not end the exchange: what would have been written is
+//! dropped, and reading goes on to the answer or to the error (RFC 9112 section 9.5).
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use http_body::{Body, Frame, SizeHint};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::client::Connections;
+use crate::http1::MessageError;
+use crate::http1::framing::{self, Decoded, Decoder, Framing};
+use crate::http1::head::{self, HeadReader, Limits};
+use crate::http1::wire::Wire;
+
+/// Header lines and bytes of an answer's head.
+const LIMITS: Limits = Limits { fields: 200, bytes: 128 * 1024 };
+/// Interim answers (1xx) that a worker may give to one request.
+const MOST_INTERIM: usize = 32;
+/// Time that a client with `Expect: 100-continue` is made to wait for a worker that says neither yes nor no
+/// (RFC 9110 section 10.1.1: it must not wait for ever).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a worker gave no answer, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    #[error("the request's body broke off")]
+    Upload,
+    #[error("an interim answer that nobody asked for, or too many of them")]
+    Interim,
+}
+
+/// The head of a request to a worker.
+#[derive(Clone, Copy)]
+pub struct RequestHead<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    /// Without `Host` and framing, which are the connection's.
+    pub headers: &'a HeaderMap,
+    pub host: &'a HeaderValue,
+}
+
+/// The body of a request on its way to a worker.
+pub struct Payload<B> {
+    body: B,
+    /// Read from the body and not sent yet.
+    first: Bytes,
+    framing: Framing,
+    /// The body has been handed to the connection.
+    ended: bool,
+    /// Nothing of the body is read before the worker has said `100 Continue`, or has said nothing for a second:
+    /// reading is what makes the client send.
+    gate: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Payload<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    pub fn new(method: &Method, headers: &HeaderMap, body: B) -> Self {
+        let framing = match body.size_hint().exact() {
+            None => Framing::Chunked,
+            Some(0) if !headers.contains_key(header::CONTENT_LENGTH) && !anticipates_content(method) => Framing::Unsaid,
+            Some(length) => Framing::Length(length),
+        };
+        Self { body, first: Bytes::new(), framing, ended: false, gate: None }
+    }
+
+    pub fn wait_for_continue(&mut self) {
+        self.gate = Some(Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
+    }
+
+    /// Whether nothing is lost when the request is sent again.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.body.is_end_stream()
+    }
+
+    /// The next of the body; `Err` holds its trailers.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<Bytes, HeaderMap>, LinkError>> {
+        if let Some(gate) = &mut self.gate {
+            ready!(gate.as_mut().poll(cx));
+            self.gate = None;
+        }
+        while !self.body.is_end_stream() {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { break };
+            match frame.map_err(|_| LinkError::Upload)?.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    self.ended = self.body.is_end_stream();
+                    return Poll::Ready(Ok(Ok(data)));
+                }
+                Err(frame) if self.framing == Framing::Chunked => {
+                    self.ended = true;
+                    return Poll::Ready(Ok(Err(frame.into_trailers().unwrap_or_default())));
+                }
+                Err(_) => {}
+            }
+        }
+        self.ended = true;
+        Poll::Ready(Ok(Ok(Bytes::new())))
+    }
+}
+
+/// Methods whose requests have content by their meaning (RFC 9110 section 8.6).
+fn anticipates_content(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// One connection to a worker.
+pub struct Link<B> {
+    wire: Wire<TcpStream>,
+    heads: HeadReader,
+    /// What the worker has not been sent of the request.
+    upload: Option<Payload<B>>,
+    /// The answer's.
+    body: Decoder,
+    /// The worker and we would use the connection again.
+    persistent: bool,
+    pub idle_since: Instant,
+    /// It carried an exchange before.
+    pub reused: bool,
+}
+
+/// A request that got no answer.
+pub struct SendError<B> {
+    pub error: LinkError,
+    /// The body, untouched, if the worker cannot have seen anything of the request.
+    pub unsent: Option<Payload<B>>,
+}
+
+impl<B> Link<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    pub fn new(stream: TcpStream) -> Self {
+        Self {
+            wire: Wire::new(stream),
+            heads: HeadReader::default(),
+            upload: None,
+            body: Decoder::Ended,
+            persistent: true,
+            idle_since: Instant::now(),
+            reused: false,
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub async fn send(&mut self, request: RequestHead<'_>, upload: Payload<B>) -> Result<head::Response, SendError<B>> {
+        let mut to_send = Some(upload);
+        let answered = poll_fn(|cx| {
+            if let Some(upload) = to_send.take()
+                && let Err(failure) = self.begin(cx, request, upload)
+            {
+                return Poll::Ready(Err(failure));
+            }
+            self.poll_answer(cx, request.method).map_err(|error| SendError { error, unsent: None })
+        });
+        answered.await
+    }
+
+    /// Sends the head, and with it what is ready of the body.
+    fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: RequestHead,
+        mut upload: Payload<B>,
+    ) -> Result<(), SendError<B>> {
+        let mut trailers = None;
+        if upload.first.is_empty() && !upload.ended {
+            match upload.poll_next(cx) {
+                Poll::Ready(Ok(Ok(data))) => upload.first = data,
+                Poll::Ready(Ok(Err(fields))) => trailers = Some(fields),
+                Poll::Ready(Err(error)) => return Err(SendError { error, unsent: None }),
+                Poll::Pending => {}
+            }
+        }
+        let (framing, length) = (upload.framing, upload.first.len());
+        let front = |out: &mut Vec<u8>| {
+            head::write_request(out, request.method, request.uri, request.host, request.headers, framing);
+            match &trailers {
+                Some(trailers) => framing::write_trailers(out, trailers),
+                None => framing.write_front(out, length),
+            }
+        };
+        let back = if trailers.is_some() { b"" } else { framing.back(length, upload.ended) };
+        match self.wire.send(cx, front, &mut upload.first, back) {
+            Ok(()) => self.upload = Some(upload),
+            // The worker closed a kept connection just as it was taken.
+            Err(error) if self.reused => {
+                return Err(SendError { error: MessageError::Io(error).into(), unsent: Some(upload) });
+            }
+            Err(_) => self.stop_sending(),
+        }
+        Ok(())
+    }
+
+    /// The worker takes nothing any more.
+    fn stop_sending(&mut self) {
+        self.upload = None;
+        self.persistent = false;
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<head::Response, LinkError>> {
+        for _ in 0..MOST_INTERIM {
+            self.poll_upload(cx)?;
+            let response = ready!(self.poll_head(cx))?;
+            match response.status {
+                StatusCode::CONTINUE => {
+                    if let Some(upload) = &mut self.upload {
+                        upload.gate = None;
+                    }
+                }
+                StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Err(LinkError::Interim)),
+                status if status.is_informational() => {}
+                _ => {
+                    let (body, persistent) = Decoder::of_response(method, &response).map_err(MessageError::Framing)?;
+                    self.body = body;
+                    self.persistent &= persistent;
+                    return Poll::Ready(Ok(response));
+                }
+            }
+        }
+        Poll::Ready(Err(LinkError::Interim))
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<head::Response, MessageError>> {
+        loop {
+            if !self.wire.unread.is_empty()
+                && let Some(response) = self.heads.response(&mut self.wire.unread, LIMITS)?
+            {
+                return Poll::Ready(Ok(response));
+            }
+            if ready!(self.wire.poll_fill(cx, 0))? == 0 {
+                return Poll::Ready(Err(MessageError::Incomplete));
+            }
+        }
+    }
+
+    /// Sends what can be sent of the request; an error if its body broke off.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
+        while let Some(upload) = &mut self.upload {
+            match self.wire.poll_flush(cx) {
+                Poll::Ready(Ok(())) if upload.ended => self.upload = None,
+                Poll::Ready(Ok(())) => {
+                    let Poll::Ready(next) = upload.poll_next(cx) else { return Ok(()) };
+                    let (framing, ended) = (upload.framing, upload.ended);
+                    let sent = match next? {
+                        Ok(mut data) => {
+                            let length = data.len();
+                            let front = |out: &mut Vec<u8>| framing.write_front(out, length);
+                            self.wire.send(cx, front, &mut data, framing.back(length, ended))
+                        }
+                        Err(trailers) => {
+                            let front = |out: &mut Vec<u8>| framing::write_trailers(out, &trailers);
+                            self.wire.send(cx, front, &mut Bytes::new(), b"")
+                        }
+                    };
+                    if sent.is_err() {
+                        self.stop_sending();
+                    }
+                }
+                Poll::Ready(Err(_)) => self.stop_sending(),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
+        if let Err(error) = self.poll_upload(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        loop {
+            match self.body.decode(&mut self.wire.unread) {
+                Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Decoded::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Decoded::End) => return Poll::Ready(None),
+                Ok(Decoded::More) => {}
+                Err(error) => return Poll::Ready(Some(Err(MessageError::Framing(error).into()))),
+            }
+            let read = ready!(self.wire.poll_fill(cx, self.body.expected()));
+            match (read, &self.body) {
+                (Ok(0), Decoder::UntilClose) => {
+                    self.body = Decoder::Ended;
+                    self.persistent = false;
+                }
+                (Ok(0), _) => return Poll::Ready(Some(Err(MessageError::Incomplete.into()))),
+                (Ok(_), _) => {}
+                (Err(error), _) => return Poll::Ready(Some(Err(MessageError::Io(error).into()))),
+            }
+        }
+    }
+
+    /// Whether the exchange is complete and the next one can start: not so if the worker wants to close, has not
+    /// taken the whole request, or has sent more than its answer.
+    fn is_reusable(&self) -> bool {
+        self.persistent && self.upload.is_none() && self.body.is_ended() && self.wire.unread.is_empty()
+    }
+
+    /// Whether an idle connection is still open, with nothing unasked-for in it.
+    pub async fn is_usable(&mut self) -> bool {
+        poll_fn(|cx| Poll::Ready(self.wire.poll_fill(cx, 0).is_pending())).await
+    }
+}
+
+/// The body of a worker's answer. When it has been read to its end, the connection goes back.
+pub struct AnswerBody<B>
+where
+    B: Body,
+{
+    link: Option<Box<Link<B>>>,
+    home: Option<Rc<Connections<B>>>,
+}
+
+impl<B> AnswerBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Gives the connection back at once if the answer has no body. Without a `home`, it is closed at the end.
+    pub fn new(link: Box<Link<B>>, home: Option<Rc<Connections<B>>>) -> Self {
+        let mut body = Self { link: Some(link), home };
+        if body.is_end_stream() {
+            body.finish();
+        }
+        body
+    }
+
+    fn finish(&mut self) {
+        if let (Some(link), Some(home)) = (self.link.take(), self.home.take())
+            && link.is_reusable()
+        {
+            home.keep(link);
+        }
+    }
+}
+
+impl<B> Body for AnswerBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = LinkError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
+        let Some(link) = &mut self.link else { return Poll::Ready(None) };
+        let frame = ready!(link.poll_body(cx));
+        match &frame {
+            Some(Err(_)) => self.link = None,
+            None => self.finish(),
+            Some(Ok(_)) if link.body.is_ended() => self.finish(),
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.body.is_ended())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let remaining = self.link.as_ref().map_or(Some(0), |link| link.body.remaining());
+        remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
