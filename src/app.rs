@@ -17,7 +17,7 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::gateway::Shared;
 use crate::gateway::record::CountedConnection;
-use crate::modules::{Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
+use crate::modules::{Cache, CacheError, Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
 use crate::registry::{self, DeployError, Deployment, Registry};
 use crate::scrape;
 use crate::shard::{Message, Shard};
@@ -41,6 +41,8 @@ pub enum StartError {
     Engine(#[from] EngineError),
     #[error("modules can't be loaded: {0}")]
     Loader(LoadError),
+    #[error("--wasm-cache-dir: {0}")]
+    Cache(#[from] CacheError),
     #[error("--wasm-module needs --enable-wasm")]
     ModuleWithoutWasm,
     #[error("--wasm-module {name}: {cause}")]
@@ -163,7 +165,11 @@ fn wasm(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<Wasm>, Sta
     let engine = Arc::new(Engine::new(&config.wasm.guest)?);
     let metrics = Arc::<ModuleMetrics>::default();
     // The very program that runs, whatever has become of its file since it was started.
-    let loader = Loader::new(engine.clone(), metrics.clone(), "/proc/self/exe".into()).map_err(StartError::Loader)?;
+    let mut loader =
+        Loader::new(engine.clone(), metrics.clone(), "/proc/self/exe".into()).map_err(StartError::Loader)?;
+    if let Some(directory) = &config.wasm.wasm_cache_dir {
+        loader = loader.with_cache(Cache::open(directory, &engine)?);
+    }
     let (defaults, directory) = (Defaults::from(&config.wasm), config.wasm.wasm_module_dir.clone());
     let registry = Registry::new(loader, defaults, directory, publisher.clone(), metrics);
     Ok(Some(Wasm { engine, registry: Arc::new(registry) }))

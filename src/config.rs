@@ -137,6 +137,9 @@ pub struct Wasm {
     /// Module to deploy at start, for both hooks it exports; the gateway doesn't start if it can't be
     #[arg(long, env = "SMG_WASM_MODULE", value_name = "NAME=FILE", num_args = 1.., value_delimiter = ',')]
     pub wasm_module: Vec<ModuleFile>,
+    /// Keep compiled modules in this directory, which only the gateway's user can write to, for the next start
+    #[arg(long, env = "SMG_WASM_CACHE_DIR", value_name = "DIRECTORY")]
+    pub wasm_cache_dir: Option<PathBuf>,
     /// Deploy files from below this directory only [default: anywhere but system directories]
     #[arg(long, env = "SMG_WASM_MODULE_DIR", value_name = "DIRECTORY")]
     pub wasm_module_dir: Option<PathBuf>,

@@ -6,6 +6,7 @@
 
 mod abi;
 mod breaker;
+mod cache;
 mod chain;
 mod compile;
 mod edit;
@@ -21,6 +22,7 @@ mod stats;
 mod turns;
 
 pub use abi::Abi;
+pub use cache::{Cache, CacheError};
 pub use chain::{FAILED, FAILED_OPEN, GuestFailure, Visit};
 pub use compile::{CompileArgs, Compiler, compile_process};
 pub use edit::{Edit, EditError, FieldEdits};

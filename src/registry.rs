@@ -132,6 +132,11 @@ impl Registry {
         &self.metrics
     }
 
+    /// Modules whose code was compiled, and those whose code was in the cache.
+    pub fn loaded(&self) -> [(&'static str, u64); 2] {
+        [("compiled", self.loader.compiled.load(Relaxed)), ("cache", self.loader.cached.load(Relaxed))]
+    }
+
     /// Deploys a module. When this returns its id, every request that starts runs it.
     pub async fn deploy(&self, deployment: Deployment) -> Result<Uuid, DeployError> {
         let name = deployment.name.clone();

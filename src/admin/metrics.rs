@@ -21,6 +21,10 @@ pub fn scrape(admin: &Admin) -> Response<Bytes> {
             let labels = [("outcome", outcome)];
             exposition.counter("smg_wasm_deploys_total", "Deployments.", &labels, count.load(Relaxed) as f64);
         }
+        for (source, count) in registry.loaded() {
+            let help = "Modules by where their code came from.";
+            exposition.counter("smg_wasm_loads_total", help, &[("source", source)], count as f64);
+        }
     }
     super::answer(StatusCode::OK, TEXT_FORMAT, exposition.render())
 }

@@ -143,8 +143,8 @@ impl Linked {
         match abi {
             Abi::SmgV1 => {
                 #[expect(unsafe_code, reason = "loading what was compiled in another process")]
-                // SAFETY: the artefact was just made by a process of this very executable with the same settings and
-                // reached us through a pipe. Nothing from outside gets here.
+                // SAFETY: the artefact was made by a process of this very executable and reached us through a pipe, or
+                // it was kept, whole, where only our own user can write. Nothing from outside gets here.
                 let component = unsafe { Component::deserialize(engine, artefact) }.map_err(LoadError::Load)?;
                 smg_v1::Linked::new(&component, &linkers.components).map(Self::SmgV1).map_err(LoadError::Import)
             }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
@@ -11,6 +12,7 @@ use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::abi::{Abi, Linked, Linkers};
+use super::cache::Cache;
 use super::compile::{CompileError, Compiler};
 use super::engine::Engine;
 use super::guest::{self, Caller, Guest, GuestError};
@@ -95,6 +97,10 @@ pub struct Loader {
     linkers: Arc<Linkers>,
     caller: Caller,
     metrics: Arc<ModuleMetrics>,
+    cache: Option<Arc<Cache>>,
+    /// Modules whose code was compiled, and those whose code was in the cache.
+    pub compiled: AtomicU64,
+    pub cached: AtomicU64,
 }
 
 impl Loader {
@@ -103,7 +109,14 @@ impl Loader {
         let linkers = Linkers::new(&engine.engine).map_err(LoadError::Load)?;
         let compiler = Compiler::new(executable, engine.tuning);
         let caller = Caller::new(&engine);
-        Ok(Self { engine, compiler, linkers: Arc::new(linkers), caller, metrics })
+        let linkers = Arc::new(linkers);
+        let (cache, compiled, cached) = Default::default();
+        Ok(Self { engine, compiler, linkers, caller, metrics, cache, compiled, cached })
+    }
+
+    /// Looks for compiled code in `cache` first, and keeps there what it compiles.
+    pub fn with_cache(self, cache: Cache) -> Self {
+        Self { cache: Some(Arc::new(cache)), ..self }
     }
 
     /// A module from the bytes of a file and their SHA-256. Without `hooks`, it runs at all it exports.
@@ -134,10 +147,10 @@ impl Loader {
     ) -> Result<Module, LoadError> {
         let abi = Abi::of(&wasm)?;
         let (digest, size) = (sha256.to_owned(), wasm.len() as u64);
-        let artefact = self.compiler.compile(wasm).await?;
-        let (engine, linkers) = (self.engine.clone(), self.linkers.clone());
-        let linking = spawn_blocking(move || Linked::load(&engine.engine, &linkers, abi, &artefact));
-        let linked = linking.await.expect("linking does not panic")?;
+        let linked = match self.link_cached(abi, sha256).await? {
+            Some(linked) => linked,
+            None => self.compile_and_link(abi, wasm, sha256).await?,
+        };
         let hooks = attach(&linked, hooks)?;
         let module = Module {
             id: Uuid::new_v4(),
@@ -156,6 +169,42 @@ impl Loader {
         };
         self.try_out(&module).await?;
         Ok(module)
+    }
+
+    async fn link_cached(&self, abi: Abi, sha256: &str) -> Result<Option<Linked>, LoadError> {
+        let Some(cache) = self.cache.clone() else { return Ok(None) };
+        let (engine, linkers, sha256) = (self.engine.clone(), self.linkers.clone(), sha256.to_owned());
+        let linking = spawn_blocking(move || {
+            cache.get(&sha256).map(|artefact| Linked::load(&engine.engine, &linkers, abi, &artefact))
+        });
+        match linking.await.expect("linking does not panic") {
+            None => Ok(None),
+            Some(Err(LoadError::Load(error))) => {
+                tracing::warn!(%error, "a cached artefact is not for this engine, and is not used");
+                Ok(None)
+            }
+            Some(linked) => {
+                self.cached.fetch_add(1, Relaxed);
+                linked.map(Some)
+            }
+        }
+    }
+
+    async fn compile_and_link(&self, abi: Abi, wasm: Vec<u8>, sha256: &str) -> Result<Linked, LoadError> {
+        let artefact = self.compiler.compile(wasm).await?;
+        self.compiled.fetch_add(1, Relaxed);
+        let (engine, linkers, sha256) = (self.engine.clone(), self.linkers.clone(), sha256.to_owned());
+        let cache = self.cache.clone();
+        let linking = spawn_blocking(move || {
+            let linked = Linked::load(&engine.engine, &linkers, abi, &artefact)?;
+            if let Some(cache) = cache
+                && let Err(error) = cache.put(&sha256, &artefact)
+            {
+                tracing::warn!(%error, "compiled code can't be kept in the cache");
+            }
+            Ok(linked)
+        });
+        linking.await.expect("linking does not panic")
     }
 
     /// The same module with other settings. Its numbers go on; its guests are new.

@@ -4,7 +4,7 @@ use crate::support::{Builder, Gateway, Worker, eventually, run};
 use serde_json::Value;
 use std::time::Duration;
 
-const FLAGS: [&str; 33] = [
+const FLAGS: [&str; 34] = [
     "--host",
     "--port",
     "--worker-urls",
@@ -36,6 +36,7 @@ const FLAGS: [&str; 33] = [
     "--wasm-on-failure",
     "--wasm-module",
     "--wasm-module-dir",
+    "--wasm-cache-dir",
     "--help",
     "--version",
 ];

@@ -48,6 +48,7 @@ mod hostile_modules;
 mod hostile_output;
 mod hostile_spinners;
 mod limits;
+mod module_cache;
 mod module_files;
 mod module_metrics;
 mod modules;
