@@ -24,6 +24,10 @@ bench:
 compare *ARGS:
     python3 benches/compare.py {{ARGS}}
 
+# Build the executable to ship: optimised as a whole, by a profile of its own work
+dist:
+    bash benches/pgo.sh
+
 # Build the image and run it once, without a container engine
 image:
     bash tests/image.sh

@@ -4,6 +4,11 @@
     benches/compare.py                      CPU per request, requests/s, tails, memory under load
     benches/compare.py --memory             idle memory and CPU, memory per connection, small address space
     benches/compare.py --noisy              what eight spinning requests do to the others
+    benches/compare.py --streaming          CPU and delay of each event of streamed answers
+    benches/compare.py --bodies             bodies of 1 MB, either way
+    benches/compare.py --scale              CPU per request as shards, modules, workers, fields, connections grow
+    benches/compare.py --changes            time of a deployment, what it does to traffic, time to start
+    benches/compare.py --all                all of them
     benches/compare.py --smg old=/a/smg --smg new=target/release/smg --only nginx,old,new
 
 The proxy is pinned to the last core with one data thread, load generator and worker share the first core.
@@ -31,18 +36,26 @@ import resource
 import signal
 import sys
 import tempfile
-import traceback
 
 sys.dont_write_bytecode = True
 
-from compare import memory, noisy, proxies, throughput  # noqa: E402
+from compare import bodies, changes, memory, noisy, proxies, scale, streaming, throughput  # noqa: E402
 from compare.load import Load  # noqa: E402
-from compare.modules import FRESH, POOLED, Guests  # noqa: E402
-from compare.stage import Failed, Row, Stage  # noqa: E402
+from compare.modules import Guests  # noqa: E402
+from compare.rounds import say  # noqa: E402
+from compare.stage import Failed, Stage  # noqa: E402
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# More guests than spinners: what is measured is the CPU they take, not the wait for a free guest.
-POOLED_FOR_NOISE = {"mode": "pooled", "size": 16}
+# Each has a TITLE, rows(contenders, guests) and report(options, stage, load, rows).
+TABLES = {
+    "throughput": throughput,
+    "memory": memory,
+    "noisy": noisy,
+    "streaming": streaming,
+    "bodies": bodies,
+    "scale": scale,
+    "changes": changes,
+}
 
 
 def main():
@@ -56,19 +69,16 @@ def main():
         sys.exit("nginx (the worker) and wrk (the load) are needed: see the top of this file")
     contenders = find_contenders(options, nginx)
     tables = chosen_rows(options, contenders)
-    if not any(tables.values()):
+    if not any(tables[name] for name in options.tables):
         sys.exit("nothing to measure")
 
     with Stage(nginx, options.shards) as stage, tempfile.TemporaryDirectory(prefix="smg-compare-") as directory:
         if set(stage.proxy_cores) & set(stage.load_cores):
             say(f"proxy {stage.proxy_cores} and load {stage.load_cores} share a core: tails and requests/s suffer")
         load = Load(wrk, stage, options.connections, directory)
-        if options.throughput:
-            report_throughput(options, stage, load, tables["throughput"])
-        if options.memory:
-            report_memory(options, stage, tables["memory"])
-        if options.noisy:
-            report_noisy(options, stage, load, tables["noisy"])
+        for name in options.tables:
+            table = TABLES[name].report(options, stage, load, tables[name])
+            print(f"\n## {TABLES[name].TITLE}\n\n{table}", flush=True)
 
 
 def parse_options():
@@ -81,13 +91,13 @@ def parse_options():
     parser.add_argument("--smg", action="append", metavar="[LABEL=]PATH", help="our build; repeat it to compare builds")
     parser.add_argument("--guests", default=os.path.join(REPOSITORY, "guests", "dist"), help="directory of *.wasm")
     parser.add_argument("--rate", type=int, default=500, help="plain requests/s of --noisy (default: 500)")
-    parser.add_argument("--throughput", action="store_true", help="the first table (the default)")
-    parser.add_argument("--memory", action="store_true", help="the second table")
-    parser.add_argument("--noisy", action="store_true", help="the third table")
+    for name, table in TABLES.items():
+        parser.add_argument(f"--{name}", dest="tables", action="append_const", const=name, help=table.TITLE)
+    parser.add_argument("--all", dest="tables", action="store_const", const=list(TABLES), help="every table")
     options = parser.parse_args()
     if min(options.rounds, options.seconds, options.connections, options.shards, options.rate) < 1:
         parser.error("--rounds, --seconds, --connections, --shards and --rate are at least 1")
-    options.throughput |= not (options.memory or options.noisy)
+    options.tables = options.tables or ["throughput"]
     return options
 
 
@@ -111,46 +121,10 @@ def find_contenders(options, nginx):
     return found
 
 
-def throughput_rows(contenders, guests):
-    yield Row("worker", "(worker alone)", proxies.WORKER)
-    for proxy in contenders:
-        yield Row(proxy.name, proxy.name, proxy)
-        if proxy.takes_settings:
-            yield Row(f"{proxy.name}+auth-pooled", f"{proxy.name} + auth, pooled", proxy, guests.auth(POOLED))
-            yield Row(f"{proxy.name}+auth-fresh", f"{proxy.name} + auth, fresh", proxy, guests.auth(FRESH))
-            yield Row(f"{proxy.name}+chain5", f"{proxy.name} + chain of 5, pooled", proxy, guests.chain_of_five(POOLED))
-        elif proxy.takes_modules:
-            yield Row(f"{proxy.name}+auth", f"{proxy.name} + auth", proxy, guests.auth(FRESH))
-
-
-def memory_rows(contenders, guests):
-    for proxy in contenders:
-        yield Row(proxy.name, proxy.name, proxy)
-        if proxy.takes_settings:
-            yield Row(f"{proxy.name}+3-pooled", f"{proxy.name} + 3 modules, pooled", proxy, guests.three(POOLED))
-            yield Row(f"{proxy.name}+3-fresh", f"{proxy.name} + 3 modules, fresh", proxy, guests.three(FRESH))
-        elif proxy.takes_modules:
-            yield Row(f"{proxy.name}+3", f"{proxy.name} + 3 modules", proxy, guests.three(FRESH))
-
-
-def noisy_rows(contenders, guests):
-    for proxy in contenders:
-        if proxy.takes_settings:
-            pooled = guests.hostile(POOLED_FOR_NOISE)
-            yield Row(f"{proxy.name}+hostile-pooled", f"{proxy.name} + hostile, pooled", proxy, pooled)
-            yield Row(f"{proxy.name}+hostile-fresh", f"{proxy.name} + hostile, fresh", proxy, guests.hostile(FRESH))
-        elif proxy.takes_modules:
-            yield Row(f"{proxy.name}+hostile", f"{proxy.name} + hostile", proxy, guests.hostile(FRESH))
-
-
 def chosen_rows(options, contenders):
     """The rows of each table, less those without their guests and those not asked for."""
     guests = Guests(options.guests)
-    tables = {
-        "throughput": list(throughput_rows(contenders, guests)),
-        "memory": list(memory_rows(contenders, guests)),
-        "noisy": list(noisy_rows(contenders, guests)),
-    }
+    tables = {name: list(table.rows(contenders, guests)) for name, table in TABLES.items()}
     if guests.missing:
         names = ", ".join(f"{name}.wasm" for name in sorted(guests.missing))
         say(f"not in {options.guests}: {names}; the rows with them are left out")
@@ -166,61 +140,6 @@ def chosen_rows(options, contenders):
         ]
         for table, rows in tables.items()
     }
-
-
-def report_throughput(options, stage, load, rows):
-    samples = interleaved(
-        options, stage, rows, lambda running: throughput.measure(running, load, options.seconds)
-    )
-    print(f"\n{throughput.render(rows, samples)}\n")
-
-
-def report_memory(options, stage, rows):
-    lines = []
-    for row in rows:
-        say(f"memory: {row.label}")
-        line = attempt(row, lambda: memory.measure(stage, row, options.seconds))
-        lines += [line] if line else []
-    print(f"\n{memory.render(lines)}\n")
-
-
-def report_noisy(options, stage, load, rows):
-    samples = interleaved(
-        options, stage, rows, lambda running: noisy.measure(running, load, options.rate, options.seconds)
-    )
-    print(f"\n{noisy.render(rows, samples, options.rate)}\n")
-
-
-def interleaved(options, stage, rows, measure):
-    """Samples by row key. Each round starts each row's proxy anew, beginning with another row each time."""
-    samples = {row.key: [] for row in rows}
-
-    def once(row):
-        with stage.running(row) as running:
-            return measure(running)
-
-    for number in range(options.rounds):
-        shift = number % len(rows) if rows else 0
-        for row in rows[shift:] + rows[:shift]:
-            say(f"round {number + 1} of {options.rounds}: {row.label}")
-            sample = attempt(row, lambda: once(row))
-            samples[row.key] += [sample] if sample else []
-    return samples
-
-
-def attempt(row, measure):
-    """A row that fails costs that row only."""
-    try:
-        return measure()
-    except Failed as reason:
-        say(f"{row.label}: {reason}")
-    except Exception:  # noqa: BLE001 - the other rows are worth having
-        say(f"{row.label}: {traceback.format_exc()}")
-    return None
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

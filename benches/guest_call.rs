@@ -1,15 +1,20 @@
 //! What the call of a guest costs: one on-request hook, in each instance mode, and a chain of five.
 //!
 //! The request is the one of the side-by-side comparison: a chat completion of 168 bytes with ten headers.
+//!
+//! For `benches/instructions.py`, which counts under valgrind: `SMG_CALLS` makes so many calls of the guest and in the
+//! mode that the arguments name, and nothing else; `SMG_COMPILER` is the program that compiles the guests, for code must
+//! be compiled for the processor that runs it, which is valgrind's then.
 
 use std::hint::black_box;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 use smg::config::Config;
@@ -18,6 +23,9 @@ use smg::modules::{
     RequestView, ShardGuests, Visit,
 };
 use tokio::runtime::{Builder, LocalRuntime};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HEADERS: [(&str, &str); 10] = [
     ("host", "127.0.0.1:3000"),
@@ -50,7 +58,8 @@ impl Bench {
     fn new() -> Self {
         let config = Line::parse_from(["bench", "--enable-wasm"]).config;
         let engine = Arc::new(Engine::new(&config.wasm.guest).expect("an engine"));
-        let loader = Loader::new(engine.clone(), Arc::<ModuleMetrics>::default(), env!("CARGO_BIN_EXE_smg").into());
+        let compiler = std::env::var_os("SMG_COMPILER").unwrap_or_else(|| env!("CARGO_BIN_EXE_smg").into());
+        let loader = Loader::new(engine.clone(), Arc::<ModuleMetrics>::default(), compiler.into());
         let runtime = Builder::new_current_thread().enable_all().build_local(Default::default()).expect("a runtime");
         Self { runtime, engine, loader: loader.expect("a loader"), defaults: Defaults::from(&config.wasm) }
     }
@@ -106,21 +115,38 @@ fn guest_call(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Many calls in each entry of the runtime: entering it costs as much as a call.
 fn call(bencher: &mut criterion::Bencher, bench: &Bench, chain: &[Rc<ModuleGuests>]) {
-    bencher.iter_custom(|calls| {
-        bench.runtime.block_on(async {
-            let mut view = view();
-            let start = std::time::Instant::now();
-            for _ in 0..calls {
-                let mut visit = Visit::new(chain, &view.head, view.received_ms);
-                let answer = visit.on_request(&mut view).await;
-                assert!(black_box(answer).is_ok_and(|answer| answer.is_none()));
-            }
-            start.elapsed()
-        })
-    });
+    bencher.iter_custom(|calls| call_times(bench, chain, calls));
+}
+
+/// Many calls in each entry of the runtime: entering it costs as much as a call.
+fn call_times(bench: &Bench, chain: &[Rc<ModuleGuests>], calls: u64) -> Duration {
+    bench.runtime.block_on(async {
+        let mut view = view();
+        let start = Instant::now();
+        for _ in 0..calls {
+            let mut visit = Visit::new(chain, &view.head, view.received_ms);
+            let answer = visit.on_request(&mut view).await;
+            assert!(black_box(answer).is_ok_and(|answer| answer.is_none()));
+        }
+        start.elapsed()
+    })
 }
 
 criterion_group!(benches, guest_call);
-criterion_main!(benches);
+
+fn main() {
+    let Some(calls) = std::env::var_os("SMG_CALLS") else {
+        benches();
+        return Criterion::default().configure_from_args().final_summary();
+    };
+    let calls = calls.to_str().and_then(|calls| calls.parse().ok()).expect("SMG_CALLS is a number");
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with("--")).collect();
+    let [guest, mode] = &arguments[..] else { panic!("SMG_CALLS needs a guest and a mode") };
+    let instance = match mode.as_str() {
+        "pooled" => InstanceMode::Pooled { size: Some(1), max_uses: None },
+        _ => InstanceMode::Request {},
+    };
+    let bench = Bench::new();
+    call_times(&bench, &bench.chain(&[bench.module(guest, instance)]), calls);
+}

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::deadline::{Deadline, Deadlines};
 use crate::http1::MessageError;
-use crate::http1::framing::{Decoded, Decoder};
+use crate::http1::framing::{Decoded, Decoder, FramingError};
 use crate::http1::head::{self, HeadReader, Limits};
 use crate::http1::wire::Wire;
 
@@ -58,9 +58,23 @@ struct Http {
     wire: Wire<TcpStream>,
     heads: HeadReader,
     body: Decoder,
-    /// The client waits for `100 Continue` before it sends the body.
-    awaits_continue: bool,
+    expectation: Expectation,
+    /// Bytes of the request's body that were passed over.
+    discarded: u64,
 }
+
+/// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expectation {
+    None,
+    /// It is told when somebody wants the body.
+    Waiting,
+    /// The answer has begun, and nothing goes into it any more: the client may or may not send the body.
+    Disappointed,
+}
+
+/// A request, and why its body can't be read, if that is so.
+pub type Arrival = (head::Request, Option<FramingError>);
 
 impl ClientConnection {
     pub fn new(stream: TcpStream, peer: SocketAddr, deadlines: &Deadlines, patience: Patience) -> Rc<Self> {
@@ -71,7 +85,8 @@ impl ClientConnection {
             wire: Wire::new(stream),
             heads: HeadReader::default(),
             body: Decoder::Ended,
-            awaits_continue: false,
+            expectation: Expectation::None,
+            discarded: 0,
         };
         Rc::new(Self {
             http: RefCell::new(http),
@@ -91,23 +106,34 @@ impl ClientConnection {
     /// The connection is between two requests.
     pub fn begin_idle(&self) {
         self.deadline.set(self.patience.idle);
+        let wire = &mut self.http.borrow_mut().wire;
+        if wire.unread.is_empty() {
+            wire.compact();
+        }
     }
 
-    /// The next request; `None` when the client has closed between two of them. Its body is read from here on, by
-    /// [`RequestBody`].
-    pub fn poll_request(&self, cx: &mut Context<'_>) -> Poll<Result<Option<head::Request>, MessageError>> {
-        let Http { wire, heads, body, awaits_continue } = &mut *self.http.borrow_mut();
+    /// The next request, and whether its body can be read; `None` when the client has closed between two of them.
+    /// The body is read from here on, by [`RequestBody`].
+    pub fn poll_request(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Arrival>, MessageError>> {
+        let Http { wire, heads, body, expectation, discarded } = &mut *self.http.borrow_mut();
         loop {
             if !wire.unread.is_empty() {
                 if let Some(request) = heads.request(&mut wire.unread, LIMITS)? {
-                    *body = Decoder::of_request(request.version, &request.headers)?;
-                    *awaits_continue = !body.is_ended() && awaits(&request);
+                    let framing = Decoder::of_request(request.version, &request.headers);
+                    let unreadable = framing.as_ref().err().copied();
+                    *body = framing.unwrap_or(Decoder::Ended);
+                    *discarded = 0;
+                    *expectation = match !body.is_ended() && awaits(&request) {
+                        true => Expectation::Waiting,
+                        false => Expectation::None,
+                    };
                     self.head_begun.set(false);
                     self.deadline.set(self.patience.exchange);
-                    return Poll::Ready(Ok(Some(request)));
+                    return Poll::Ready(Ok(Some((request, unreadable))));
                 }
                 if !self.head_begun.replace(true) {
                     self.deadline.set(self.patience.head);
+                    wire.compact();
                 }
             }
             if ready!(wire.poll_fill(cx, 0))? == 0 {
@@ -121,8 +147,8 @@ impl ClientConnection {
         self.http.borrow().wire.unread.is_empty()
     }
 
-    /// Ready when the client has closed, or its side of it: nobody waits for the answer. A client that is still
-    /// sending its body is watched by whoever reads that.
+    /// Ready when the client has closed, or its side of it: nobody waits for the answer. While its body is not at its
+    /// end, that is seen only by who reads the body.
     pub fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Http { wire, body, .. } = &mut *self.http.borrow_mut();
         while body.is_ended() && wire.unread.len() < MAX_READ_AHEAD {
@@ -135,7 +161,7 @@ impl ClientConnection {
     }
 
     fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MessageError>>> {
-        let Http { wire, body, awaits_continue, .. } = &mut *self.http.borrow_mut();
+        let Http { wire, body, expectation, .. } = &mut *self.http.borrow_mut();
         loop {
             match body.decode(&mut wire.unread) {
                 Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -144,12 +170,15 @@ impl ClientConnection {
                 Ok(Decoded::More) => {}
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
-            if std::mem::take(awaits_continue) {
+            if *expectation == Expectation::Waiting {
+                *expectation = Expectation::None;
                 let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
                 if let Err(error) = wire.send(cx, |_| {}, &mut Bytes::new(), interim) {
                     return Poll::Ready(Some(Err(error.into())));
                 }
             }
+            // A client that takes nothing may still send; one that is gone is seen by the read.
+            let _ = wire.poll_flush(cx);
             match ready!(wire.poll_fill(cx, body.expected())) {
                 Ok(0) => return Poll::Ready(Some(Err(MessageError::Incomplete))),
                 Ok(_) => {}
@@ -158,23 +187,50 @@ impl ClientConnection {
         }
     }
 
-    /// Ready with whether the next request can be read: what is left of this one's body, if nobody has read it, is
-    /// passed over as far as it is here.
+    /// Passes over what is left of a request's body that nobody has read; ready with whether it came to its end.
     pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut discarded = 0;
         loop {
             {
-                let Http { body, awaits_continue, .. } = &*self.http.borrow();
-                if body.is_ended() || *awaits_continue || discarded + body.expected() > MAX_DISCARDED {
+                let Http { body, expectation, discarded, .. } = &*self.http.borrow();
+                let too_much = discarded.saturating_add(body.expected()) > MAX_DISCARDED;
+                if body.is_ended() || too_much || *expectation != Expectation::None {
                     return Poll::Ready(body.is_ended());
                 }
             }
-            match self.poll_body(cx) {
-                Poll::Ready(Some(Ok(frame))) => discarded += frame.data_ref().map_or(0, Bytes::len) as u64,
-                Poll::Ready(Some(Err(_))) | Poll::Pending => return Poll::Ready(false),
-                Poll::Ready(None) => {}
+            match ready!(self.poll_body(cx)) {
+                Some(Ok(frame)) => {
+                    self.http.borrow_mut().discarded += frame.data_ref().map_or(0, Bytes::len) as u64;
+                }
+                Some(Err(_)) => return Poll::Ready(false),
+                None => {}
             }
         }
+    }
+
+    /// The head of the answer is about to be sent, and whether the connection can be used again after it: not if
+    /// somebody is still reading the request's body, or if nobody is and too much may come.
+    pub fn begin_answer(&self, cx: &mut Context<'_>, body_is_read: bool) -> bool {
+        let waits = self.http.borrow().expectation == Expectation::Waiting;
+        if waits {
+            self.http.borrow_mut().expectation = Expectation::Disappointed;
+        }
+        match body_is_read {
+            true => self.http.borrow().body.is_ended(),
+            false => match self.poll_discard(cx) {
+                Poll::Ready(is_ended) => is_ended,
+                Poll::Pending => self.http.borrow().body.remaining().is_some(),
+            },
+        }
+    }
+
+    /// The answer is sent, and the rest of the request's body is passed over.
+    pub fn begin_discard(&self) {
+        self.deadline.set(self.patience.head);
+    }
+
+    /// Bytes of the answer that the socket has not taken.
+    pub fn unsent(&self) -> usize {
+        self.http.borrow().wire.unwritten()
     }
 
     /// Sends a piece of an answer: the socket takes what it can at once, and the rest with
@@ -194,7 +250,7 @@ impl ClientConnection {
         self.http.borrow_mut().wire.poll_flush(cx)
     }
 
-    /// The client may be slow with the end of an answer, as long as it goes on taking it.
+    /// The client has taken some more of the end of an answer: it may be slow, as long as it goes on.
     pub fn note_progress(&self) {
         self.deadline.set(self.patience.idle);
     }

@@ -37,6 +37,7 @@ use crate::connection::{ClientConnection, RequestBody};
 use crate::deadline::{Deadline, Deadlines};
 use crate::headers::{self, X_REQUEST_ID};
 use crate::http1::MessageError;
+use crate::http1::framing::FramingError;
 use crate::http1::head::Request;
 use crate::metrics::now_ms;
 use crate::modules::{Engine, ModuleGuests, RequestHead, ResponseHead, ShardGuests, Visit};
@@ -119,12 +120,22 @@ impl Gateway {
     }
 
     /// Answers one request. Whatever happens, the client gets an answer with the request's id.
-    pub async fn handle(&self, connection: &ClientConnection, request: Request, body: RequestBody) -> Reply {
+    /// `unreadable` is why its body can't be read, if that is so.
+    pub async fn handle(
+        &self,
+        connection: &ClientConnection,
+        request: Request,
+        unreadable: Option<FramingError>,
+        body: RequestBody,
+    ) -> Reply {
         let request_id = headers::request_id(&request.headers, &self.shared.config.limits.request_id_headers);
         let client = connection.forwarded_for.clone();
         let mut record = Record::open(request_id, client, &request.method, &request.uri, &self.metrics);
         let is_head = request.method == Method::HEAD;
-        let answered = self.route(connection, request, body, &mut record).await;
+        let answered = match unreadable {
+            None => self.route(connection, request, body, &mut record).await,
+            Some(error) => Err(GatewayError::NoRequest(error.into())),
+        };
         let answer = answered.unwrap_or_else(|error| Answer::of_error(&error, &mut record)).framed(is_head);
         Reply::new(answer, record)
     }
@@ -185,8 +196,9 @@ impl Gateway {
         let body = ClientBody::new(body, record.upload(), limit);
 
         if view.chain.is_empty() {
+            let upload = record.upload();
             let answering = destination(self, &view, head, body.into(), record);
-            let answer = within(&deadline, GatewayError::Timeout, pin!(answering)).await?;
+            let answer = within(&deadline, || upload.late(), pin!(answering)).await?;
             return Ok(Answer { deadline: Some(deadline), view: Some(view.clone()), ..answer });
         }
 
@@ -213,8 +225,9 @@ impl Gateway {
                 OnRequest::Forward(head, body) => (head, body),
                 OnRequest::Answered(answer) => return Ok(Answer::of_module(*answer)),
             };
+            let upload = record.upload();
             let answering = destination(self, view, head, body, record);
-            let answer = within(deadline, GatewayError::Timeout, pin!(answering)).await?;
+            let answer = within(deadline, || upload.late(), pin!(answering)).await?;
             hooks::on_response(&mut visit, answer, is_head, record, deadline).await
         };
         let answered = answered.await;
@@ -260,7 +273,7 @@ impl Gateway {
         let deadline = self.deadlines.register();
         deadline.set(ADMIN_BODY_TIME);
         let body = ClientBody::new(body, record.upload(), MAX_ADMIN_BODY).collect(MAX_ADMIN_BODY);
-        let body = within(&deadline, GatewayError::SlowBody, pin!(body)).await?;
+        let body = within(&deadline, || GatewayError::SlowBody, pin!(body)).await?;
         let content_type = request.headers.get(header::CONTENT_TYPE).cloned();
         self.ask(Ask::Admin { method: request.method, path: request.uri.path().to_owned(), content_type, body }).await
     }
@@ -347,15 +360,12 @@ fn only_reads(method: &Method) -> Result<(), GatewayError> {
 /// into another is copied, and these are large.
 async fn within<T>(
     deadline: &Deadline,
-    late: GatewayError,
+    late: impl Fn() -> GatewayError,
     mut work: Pin<&mut impl Future<Output = Result<T, GatewayError>>>,
 ) -> Result<T, GatewayError> {
-    let mut late = Some(late);
     poll_fn(|cx| {
-        if deadline.poll_expired(cx).is_ready()
-            && let Some(late) = late.take()
-        {
-            return Poll::Ready(Err(late));
+        if deadline.poll_expired(cx).is_ready() {
+            return Poll::Ready(Err(late()));
         }
         work.as_mut().poll(cx)
     })

@@ -17,7 +17,7 @@ use crate::gateway::body::GatewayBody;
 use crate::gateway::record::CountedConnection;
 use crate::gateway::{Gateway, Reply};
 use crate::http1::MessageError;
-use crate::http1::framing::{self, Framing};
+use crate::http1::framing::{Announced, Framing, FramingError};
 use crate::http1::head;
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
@@ -31,7 +31,7 @@ pub async fn serve(
     let connection = ClientConnection::new(stream, peer, &gateway.deadlines, patience);
     loop {
         let next = match poll_fn(|cx| poll_next(&gateway, &connection, cx)).await {
-            Next::Request(request) => answer(&gateway, &connection, request).await,
+            Next::Request(request, unreadable) => answer(&gateway, &connection, request, unreadable).await,
             Next::Broken(error) => {
                 let reply = gateway.refuse(&connection, error);
                 let unknown = Exchange { version: Version::HTTP_11, is_head: false, persistent: false };
@@ -48,8 +48,10 @@ pub async fn serve(
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one, and is taken apart at once")]
 enum Next {
-    Request(head::Request),
+    /// And why its body can't be read, if that is so.
+    Request(head::Request, Option<FramingError>),
     /// What arrived is not a request.
     Broken(MessageError),
     Close,
@@ -62,7 +64,7 @@ fn poll_next(gateway: &Gateway, connection: &ClientConnection, cx: &mut Context<
         return Poll::Ready(Next::Gone);
     }
     match connection.poll_request(cx) {
-        Poll::Ready(Ok(Some(request))) => Poll::Ready(Next::Request(request)),
+        Poll::Ready(Ok(Some((request, unreadable)))) => Poll::Ready(Next::Request(request, unreadable)),
         Poll::Ready(Ok(None)) => Poll::Ready(Next::Close),
         Poll::Ready(Err(MessageError::Io(_) | MessageError::Incomplete)) => Poll::Ready(Next::Gone),
         Poll::Ready(Err(error)) => Poll::Ready(Next::Broken(error)),
@@ -89,14 +91,19 @@ struct Exchange {
     persistent: bool,
 }
 
-async fn answer(gateway: &Rc<Gateway>, connection: &Rc<ClientConnection>, request: head::Request) -> After {
+async fn answer(
+    gateway: &Rc<Gateway>,
+    connection: &Rc<ClientConnection>,
+    request: head::Request,
+    unreadable: Option<FramingError>,
+) -> After {
     let mut exchange = Exchange {
         version: request.version,
         is_head: request.method == Method::HEAD,
-        persistent: head::is_persistent(request.version, &request.headers),
+        persistent: unreadable.is_none() && head::is_persistent(request.version, &request.headers),
     };
     let reply = {
-        let mut handling = pin!(gateway.handle(connection, request, RequestBody::new(connection.clone())));
+        let mut handling = pin!(gateway.handle(connection, request, unreadable, RequestBody::new(connection.clone())));
         let handled = poll_fn(|cx| {
             if connection.poll_expired(cx).is_ready() {
                 return Poll::Ready(None);
@@ -120,27 +127,29 @@ async fn send(connection: &ClientConnection, exchange: &Exchange, reply: Reply) 
     let framing = framing_of(exchange, head.status, &body);
     let ends_with_connection = framing == Framing::Unsaid && !body.is_end_stream();
     let mut persistent = exchange.persistent && !ends_with_connection;
-    let mut sending = Sending { body, framing, ended: false };
-    let mut start = Some(|out: &mut Vec<u8>| {
-        persistent = head::write_response(out, head.status, &head.headers, framing, exchange.version, persistent);
-    });
+    let announced = if framing == Framing::Chunked { Announced::by(&head.headers) } else { Announced::default() };
+    let mut sending = Sending { body, framing, announced, ended: false, unsent: usize::MAX };
+    let mut begun = false;
     let sent = poll_fn(|cx| {
         if connection.poll_expired(cx).is_ready() {
             return Poll::Ready(Err(Stop::Expired));
         }
-        if let Some(start) = start.take()
-            && let Err(stop) = sending.start(connection, cx, start)
-        {
-            return Poll::Ready(Err(stop));
+        if !begun {
+            // An interim answer may still be on its way.
+            if ready!(connection.poll_flush(cx)).is_err() {
+                return Poll::Ready(Err(Stop::Left));
+            }
+            begun = true;
+            persistent &= connection.begin_answer(cx, sending.body.is_arriving());
+            sending.start(connection, cx, |out| {
+                persistent = head::write_response(out, head.status, &head.headers, framing, exchange.version, persistent);
+            })?;
         }
         sending.poll(connection, cx)
     });
     match sent.await {
         Ok(()) if !persistent => After::Close,
-        Ok(()) => match poll_fn(|cx| connection.poll_discard(cx)).await {
-            true => After::Keep,
-            false => After::Close,
-        },
+        Ok(()) => discard(connection).await,
         Err(Stop::Left) => After::Gone,
         Err(Stop::Broke) if !ends_with_connection => After::Close,
         Err(Stop::Broke | Stop::Expired) => {
@@ -148,6 +157,19 @@ async fn send(connection: &ClientConnection, exchange: &Exchange, reply: Reply) 
             After::Gone
         }
     }
+}
+
+/// Passes over what is left of a body that nobody wanted: the next request is behind it.
+async fn discard(connection: &ClientConnection) -> After {
+    if poll_fn(|cx| Poll::Ready(connection.poll_discard(cx))).await == Poll::Ready(true) {
+        return After::Keep;
+    }
+    connection.begin_discard();
+    let discarded = poll_fn(|cx| match connection.poll_expired(cx) {
+        Poll::Ready(()) => Poll::Ready(false),
+        Poll::Pending => connection.poll_discard(cx),
+    });
+    if discarded.await { After::Keep } else { After::Close }
 }
 
 /// How the body is framed for this client (RFC 9112 section 6).
@@ -178,8 +200,11 @@ enum Stop {
 struct Sending {
     body: GatewayBody,
     framing: Framing,
+    announced: Announced,
     /// All of the body has been handed to the connection.
     ended: bool,
+    /// Bytes that the client had not taken when we last looked.
+    unsent: usize,
 }
 
 /// What is sent at once.
@@ -213,9 +238,11 @@ impl Sending {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Left)),
                 Poll::Pending => {
-                    if self.ended {
+                    let unsent = connection.unsent();
+                    if self.ended && unsent < self.unsent {
                         connection.note_progress();
                     }
+                    self.unsent = unsent;
                     return connection.poll_left(cx).map(|()| Err(Stop::Left));
                 }
             }
@@ -247,7 +274,7 @@ impl Sending {
             Piece::Trailers(trailers) => {
                 let front = |out: &mut Vec<u8>| {
                     front(out);
-                    framing::write_trailers(out, &trailers);
+                    self.announced.write(out, &trailers);
                 };
                 connection.send(cx, front, Bytes::new(), b"")
             }

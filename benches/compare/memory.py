@@ -1,18 +1,40 @@
-"""The second table (P7): resident memory idle and per idle connection, idle CPU, a small address space."""
+"""P7: resident memory idle and per idle connection, idle CPU, a small address space."""
 
 import contextlib
 import socket
 import sys
 import time
 
+from compare.modules import FRESH, POOLED
 from compare.open_loop import is_whole
-from compare.stage import Failed
+from compare.rounds import attempt, say
+from compare.stage import Failed, Row
 from compare.table import markdown
 from compare.work import raw_request
 
+TITLE = "Idle memory and CPU, memory per connection, a small address space"
 CONNECTIONS = 1000
 SMALL_ADDRESS_SPACE_KIB = 16 * 1024 * 1024
 COLUMNS = ["proxy", "idle RSS MiB", "KiB per idle connection", "idle CPU ms/s", "under ulimit -v 16 GiB"]
+
+
+def rows(contenders, guests):
+    for proxy in contenders:
+        yield Row(proxy.name, proxy.name, proxy)
+        if proxy.takes_settings:
+            yield Row(f"{proxy.name}+3-pooled", f"{proxy.name} + 3 modules, pooled", proxy, guests.three(POOLED))
+            yield Row(f"{proxy.name}+3-fresh", f"{proxy.name} + 3 modules, fresh", proxy, guests.three(FRESH))
+        elif proxy.takes_modules:
+            yield Row(f"{proxy.name}+3", f"{proxy.name} + 3 modules", proxy, guests.three(FRESH))
+
+
+def report(options, stage, load, rows):
+    lines = []
+    for row in rows:
+        say(f"memory: {row.label}")
+        line = attempt(row, lambda: measure(stage, row, options.seconds))
+        lines += [line] if line else []
+    return render(lines)
 
 
 def measure(stage, row, seconds):

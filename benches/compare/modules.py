@@ -29,13 +29,22 @@ class Guests:
     def hostile(self, instance):
         return self._modules(["hostile"], instance)
 
-    def _exists(self, name):
-        return os.path.isfile(self._path(name))
+    def both_hooks(self, name, instance):
+        return self._modules([name], instance, ("OnRequest", "OnResponse"))
 
-    def _path(self, name):
+    def one_of(self, count, instance):
+        """As many modules, of which one applies to what is sent here."""
+        modules = self._modules(["minimal"] * count, instance)
+        aside = ({**module, "match": {"paths": ["/elsewhere/*"]}} for module in modules[1:])
+        return modules and (modules[0], *aside)
+
+    def path(self, name):
         return os.path.join(self._directory, f"{name}.wasm")
 
-    def _modules(self, names, instance):
+    def _exists(self, name):
+        return os.path.isfile(self.path(name))
+
+    def _modules(self, names, instance, hooks=("OnRequest",)):
         """None if a guest is not built."""
         absent = {name for name in names if not self._exists(name)}
         self.missing |= absent
@@ -44,9 +53,9 @@ class Guests:
         return tuple(
             {
                 "name": f"{name}-{number}",
-                "file_path": self._path(name),
+                "file_path": self.path(name),
                 "module_type": "Middleware",
-                "attach_points": [{"Middleware": "OnRequest"}],
+                "attach_points": [{"Middleware": hook} for hook in hooks],
                 "allow_duplicate": True,
                 "instance": instance,
             }

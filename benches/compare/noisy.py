@@ -1,4 +1,4 @@
-"""The third table (P10): eight requests that spin in a guest, and what other traffic feels of it."""
+"""P10: eight requests that spin in a guest, and what other traffic feels of it."""
 
 import contextlib
 import threading
@@ -7,9 +7,15 @@ from collections import Counter
 from dataclasses import dataclass
 
 from compare import work
+from compare.modules import FRESH
+from compare.rounds import interleaved
+from compare.stage import Row
 from compare.table import markdown, median, microseconds
 
+TITLE = "What eight spinning requests do to the others"
 SPINNERS = 8
+# More guests than spinners: what is measured is the CPU they take, not the wait for a free guest.
+POOLED_FOR_NOISE = {"mode": "pooled", "size": 16}
 # The guest's own limit: a spinner that is refused at once must not turn into a flood.
 LIMIT_SECONDS = 1
 CONNECTIONS = 50
@@ -25,6 +31,21 @@ class Sample:
     noisy_failed: int
     noisy_unanswered: int
     spun: tuple
+
+
+def rows(contenders, guests):
+    for proxy in contenders:
+        if proxy.takes_settings:
+            pooled = guests.hostile(POOLED_FOR_NOISE)
+            yield Row(f"{proxy.name}+hostile-pooled", f"{proxy.name} + hostile, pooled", proxy, pooled)
+            yield Row(f"{proxy.name}+hostile-fresh", f"{proxy.name} + hostile, fresh", proxy, guests.hostile(FRESH))
+        elif proxy.takes_modules:
+            yield Row(f"{proxy.name}+hostile", f"{proxy.name} + hostile", proxy, guests.hostile(FRESH))
+
+
+def report(options, stage, load, rows):
+    samples = interleaved(options, stage, rows, lambda running, _: measure(running, load, options.rate, options.seconds))
+    return render(rows, samples, options.rate)
 
 
 def measure(running, load, rate, seconds):

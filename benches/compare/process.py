@@ -13,6 +13,7 @@ class Process:
     """Started on construction. Dies with us even if we are killed, and `stop` ends only what it started."""
 
     def __init__(self, argv, cores, directory, environment=(), address_space_kib=None):
+        self.directory = directory
         self.log_path = os.path.join(directory, "log")
         prefix = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", ",".join(map(str, cores))]
         if address_space_kib is not None:
@@ -84,7 +85,7 @@ class Process:
         return tree
 
 
-def wait_until(condition, seconds, process):
+def wait_until(condition, seconds, process, pause=0.02):
     """Polls until `condition` holds; False once time is up or the process is gone."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and not process.exited():
@@ -93,7 +94,7 @@ def wait_until(condition, seconds, process):
                 return True
         except (OSError, ValueError):
             pass
-        time.sleep(0.02)
+        time.sleep(pause)
     return False
 
 

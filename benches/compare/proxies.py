@@ -77,6 +77,7 @@ http {{
   upstream worker {{ server 127.0.0.1:{place.worker_port}; keepalive 128; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{place.port} backlog=4096;
+    client_max_body_size 0; proxy_request_buffering off;
     location / {{ proxy_pass http://worker; proxy_http_version 1.1; proxy_set_header Connection ""; }}
   }}
 }}
@@ -149,11 +150,15 @@ def _peer_smg(name, program, options):
     return Proxy(name, program, arguments, environment)
 
 
-def ours(name, program):
+def ours(name, program, hosts=("127.0.0.1",), more=()):
+    """With a worker on each of these addresses, and more arguments."""
+
     def arguments(place):
         return [
             *("--host=127.0.0.1", f"--port={place.port}", f"--shards={place.shards}"),
-            *(f"--worker-urls=http://127.0.0.1:{place.worker_port}", "--log-level=warn", "--enable-wasm"),
+            *("--log-level=warn", "--enable-wasm", f"--wasm-cache-dir={place.directory}/cache"),
+            "--worker-urls=" + ",".join(f"http://{host}:{place.worker_port}" for host in hosts),
+            *more,
         ]
 
     return Proxy(name, program, arguments, takes_modules=True, takes_settings=True)

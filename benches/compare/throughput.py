@@ -1,10 +1,15 @@
-"""The first table: CPU per request, saturation, tails at half of it, memory under load."""
+"""CPU per request, saturation, tails at half of it, memory under load (P1 to P4)."""
 
 from dataclasses import dataclass
 
+from compare import proxies
+from compare.modules import FRESH, POOLED
+from compare.rounds import interleaved
+from compare.stage import Row
 from compare.table import markdown, median, microseconds, span
 from compare.work import ANSWER_BYTES, BODY
 
+TITLE = "CPU per request, requests/s, tails, memory under load"
 WARM_UP_SECONDS = 1
 # More than this and the tail is the generator's own: it shares its core with the worker.
 MAX_TAIL_RATE = 15_000
@@ -28,6 +33,23 @@ def measure(running, load, seconds):
     rss = running.process.rss_kib() / 1024
     tail = load.tail(running.port, min(rate / 2, MAX_TAIL_RATE), seconds / 2)
     return Sample(cpu * 1e6 / requests, rate, tail["p50_us"], tail["p99_us"], rss)
+
+
+def rows(contenders, guests):
+    yield Row("worker", "(worker alone)", proxies.WORKER)
+    for proxy in contenders:
+        yield Row(proxy.name, proxy.name, proxy)
+        if proxy.takes_settings:
+            yield Row(f"{proxy.name}+auth-pooled", f"{proxy.name} + auth, pooled", proxy, guests.auth(POOLED))
+            yield Row(f"{proxy.name}+auth-fresh", f"{proxy.name} + auth, fresh", proxy, guests.auth(FRESH))
+            yield Row(f"{proxy.name}+chain5", f"{proxy.name} + chain of 5, pooled", proxy, guests.chain_of_five(POOLED))
+        elif proxy.takes_modules:
+            yield Row(f"{proxy.name}+auth", f"{proxy.name} + auth", proxy, guests.auth(FRESH))
+
+
+def report(options, stage, load, rows):
+    samples = interleaved(options, stage, rows, lambda running, _: measure(running, load, options.seconds))
+    return render(rows, samples)
 
 
 def render(rows, samples):

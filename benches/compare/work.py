@@ -42,8 +42,9 @@ ANSWER = _answer()
 MODELS = json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 1, "owned_by": "bench"}]})
 
 
-def worker_config(port, directory):
+def worker_config(port, directory, addresses=("127.0.0.1",), locations=""):
     """An nginx that answers everything with ANSWER: cheap enough not to be what is measured."""
+    listen = "\n".join(f"    listen {address}:{port} backlog=4096;" for address in addresses)
     return f"""
 daemon off; master_process off; worker_processes 1;
 pid {directory}/nginx.pid; error_log stderr crit;
@@ -53,8 +54,10 @@ http {{
   client_body_temp_path {directory}/b; proxy_temp_path {directory}/p; fastcgi_temp_path {directory}/f;
   uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+{listen}
+    client_max_body_size 0;
     location / {{ return 200 '{ANSWER}'; }}
+    {locations}
     location = /v1/models {{ return 200 '{MODELS}'; }}
   }}
 }}
@@ -70,9 +73,17 @@ def raw_request(port, extra_headers=()):
 
 def post(port, path=PATH, body=BODY, headers=None, timeout=5):
     """One request on a connection of its own: (status, body)."""
+    return ask(port, "POST", path, body, HEADERS if headers is None else headers, timeout)
+
+
+def get(port, path="/", timeout=5):
+    return ask(port, "GET", path, None, HEADERS, timeout)
+
+
+def ask(port, method, path, body, headers, timeout):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
-        connection.request("POST", path, body, HEADERS if headers is None else headers)
+        connection.request(method, path, body, headers)
         response = connection.getresponse()
         return response.status, response.read()
     finally:

@@ -2,7 +2,7 @@
 //! proxy adds (RFC 9112 sections 3.2 and 6.1, RFC 9110 section 7.6).
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{Method, Uri, Version};
 
 use super::error::GatewayError;
@@ -76,12 +76,16 @@ pub struct Additions<'a> {
 /// The head as modules and the worker see it: without what belongs to the client's connection, with what a
 /// proxy adds. `Host` stays the client's until a worker is picked.
 pub fn forwardable(head: Request, additions: &Additions) -> Result<RequestHead, GatewayError> {
-    let Request { method, uri, mut headers, .. } = head;
+    let Request { method, uri, version, mut headers } = head;
     if headers.get_all(header::VIA).iter().any(|via| names(via, additions.via)) {
         return Err(GatewayError::Loop);
     }
     headers::strip_hop_by_hop(&mut headers);
     headers::strip_dangerous(&mut headers);
+    if version < Version::HTTP_11 {
+        // It says nothing there (RFC 9110 section 10.1.1).
+        headers.remove(header::EXPECT);
+    }
     headers::append_to_list(&mut headers, &X_FORWARDED_FOR, additions.client);
     headers::append_to_list(&mut headers, &header::VIA, additions.via);
     headers.insert(&X_REQUEST_ID, additions.request_id.clone());
@@ -99,8 +103,12 @@ fn to_origin_form(uri: Uri, headers: &mut HeaderMap) -> Uri {
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         headers.insert(header::HOST, host);
     }
-    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    Uri::from(path)
+    match uri.path_and_query() {
+        None => Uri::from_static("/"),
+        Some(path) if path.as_str().starts_with('/') => Uri::from(path.clone()),
+        // Written out, an empty path is a slash (RFC 9112 section 3.2.1).
+        Some(query) => query.to_string().parse().expect("what is written of a valid target is a valid target"),
+    }
 }
 
 /// Whether a `Via` field contains `own`, which no other gateway writes.

@@ -1,5 +1,5 @@
 //! Bodies on their way through: what goes to a worker, and what goes to a client. Neither is ever held back;
-//! what must end with a body (a lease, a record, a connection's turn) rides in it.
+//! what must end with a body (a lease, a record) rides in it.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -36,6 +36,8 @@ pub enum BodyError {
 #[derive(Debug, Default)]
 pub struct Upload {
     pub bytes: Cell<u64>,
+    /// Somebody wants more of it, and the client has not sent it.
+    is_awaited: Cell<bool>,
     fault: Cell<Option<Fault>>,
 }
 
@@ -52,6 +54,11 @@ impl Upload {
             Fault::Broken => GatewayError::BrokenBody,
             Fault::TooLarge(limit) => GatewayError::BodyTooLarge(limit),
         })
+    }
+
+    /// Who is to blame for a request that takes too long.
+    pub fn late(&self) -> GatewayError {
+        if self.is_awaited.get() { GatewayError::SlowBody } else { GatewayError::Timeout }
     }
 }
 
@@ -92,7 +99,9 @@ impl ClientBody {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.upload.is_awaited.set(frame.is_pending());
+        let frame = std::task::ready!(frame);
         Poll::Ready(frame.map(|frame| match frame {
             Ok(frame) => self.count(frame),
             Err(error) => {
@@ -214,6 +223,11 @@ impl GatewayBody {
         body
     }
 
+    /// A worker is still sending it, and may still be reading the request.
+    pub fn is_arriving(&self) -> bool {
+        matches!(&self.content, Content::Stream { rest, .. } if !rest.is_end_stream())
+    }
+
     fn end(&mut self) {
         self.record.complete();
         self.lease = None;
@@ -250,6 +264,7 @@ impl Body for GatewayBody {
                 }
             }
             Some(Err(BodyError::Timeout)) => this.record.broke("timeout"),
+            Some(Err(_)) if this.record.upload().error().is_some() => this.record.broke("client_body"),
             Some(Err(_)) => {
                 if let Some(lease) = &this.lease {
                     lease.failed();

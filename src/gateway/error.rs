@@ -138,7 +138,8 @@ impl GatewayError {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // A body that nobody will read must not be taken for the next request.
-            Self::BodyTooLarge(_) | Self::SlowBody | Self::BrokenBody => {
+            // What follows CONNECT is not a request either.
+            Self::BodyTooLarge(_) | Self::SlowBody | Self::BrokenBody | Self::Method => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}

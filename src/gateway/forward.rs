@@ -50,7 +50,9 @@ pub async fn send(
                 (last, payload) = (Some(error), unsent);
             }
             Err(Failure::Final(error)) => {
-                lease.failed();
+                if let GatewayError::BadAnswer(_) = error {
+                    lease.failed();
+                }
                 return Err(error);
             }
         }

@@ -34,7 +34,7 @@ pub async fn on_request(
         return Ok(OnRequest::Forward(head, body.into()));
     }
     let (body, passing) = match visit.request_body_limit() {
-        Some(limit) => (within(deadline, GatewayError::SlowBody, pin!(body.collect(limit))).await?, None),
+        Some(limit) => (within(deadline, || GatewayError::SlowBody, pin!(body.collect(limit))).await?, None),
         None => (Bytes::new(), Some(body)),
     };
     let received = body.len();
@@ -78,7 +78,7 @@ pub async fn on_response(
         None => (Bytes::new(), Some(content)),
         Some(limit) => {
             let collecting = pin!(forward::collect_answer(content, &head.headers, limit));
-            match within(deadline, GatewayError::Timeout, collecting).await? {
+            match within(deadline, || GatewayError::Timeout, collecting).await? {
                 Ok(body) => (body, None),
                 Err(content) => (Bytes::new(), Some(content)),
             }

@@ -15,6 +15,9 @@ use crate::routes;
 use crate::telemetry::{Millis, Untrusted};
 use crate::workers::Worker;
 
+/// What is counted as the status of a request whose client left before its answer, as others do.
+const CLIENT_LEFT: u16 = 499;
+
 /// One request. It ends when it is dropped.
 pub struct Record {
     start: Instant,
@@ -61,7 +64,7 @@ impl Record {
             client,
             method: method.clone(),
             uri: uri.clone(),
-            status: StatusCode::OK,
+            status: StatusCode::from_u16(CLIENT_LEFT).expect("a valid status"),
             error_code: "",
             cause: String::new(),
             worker: None,

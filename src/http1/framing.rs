@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, Version};
 
 use super::{head, wire};
@@ -70,22 +70,40 @@ impl Framing {
     }
 }
 
-/// Writes the last chunk and a trailer section (RFC 9112 section 7.1.2), without the fields that must not be there
-/// (RFC 9110 section 6.5.1).
-pub fn write_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
-    out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers {
-        if is_trailer(name) {
+/// The fields that a message says it ends with (RFC 9110 section 6.6.2): those alone are passed on.
+#[derive(Debug, Default)]
+pub struct Announced(Vec<HeaderName>);
+
+impl Announced {
+    pub fn by(headers: &HeaderMap) -> Self {
+        let lists = headers.get_all(header::TRAILER).iter().filter_map(|value| value.to_str().ok());
+        let names = lists.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok());
+        Self(names.filter(is_trailer).collect())
+    }
+
+    /// Writes the last chunk and the trailer section (RFC 9112 section 7.1.2).
+    pub fn write(&self, out: &mut Vec<u8>, trailers: &HeaderMap) {
+        out.extend_from_slice(b"0\r\n");
+        for (name, value) in trailers.iter().filter(|(name, _)| self.0.contains(name)) {
             head::write_field(out, name.as_str(), value.as_bytes());
         }
+        out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"\r\n");
 }
 
-/// Fields that frame, route, authenticate or describe a message do not belong behind it.
-fn is_trailer(name: &header::HeaderName) -> bool {
+/// Fields that frame, route, authenticate or describe a message do not belong behind it (RFC 9110 section 6.5.1), and
+/// what a proxy says of it does not come from others.
+fn is_trailer(name: &HeaderName) -> bool {
     use header as h;
+    let text = name.as_str();
+    if text.starts_with("x-forwarded-") || ["keep-alive", "proxy", "proxy-connection", "x-request-id"].contains(&text) {
+        return false;
+    }
     ![
+        h::DATE,
+        h::FORWARDED,
+        h::VIA,
+
         h::AUTHORIZATION,
         h::CACHE_CONTROL,
         h::CONNECTION,
@@ -323,49 +341,44 @@ impl Chunks {
             (true, None) => Ok(Decoded::More),
         }
     }
+
     /// Reads the line that says how long a chunk is, as far as it is here.
     fn read_size(&mut self, unread: &mut BytesMut) -> Result<(), FramingError> {
         while let (ChunkState::Size { .. } | ChunkState::Extension { .. }, Some(&byte)) = (self.state, unread.first()) {
             unread.advance(1);
-            self.state = match (self.state, byte) {
-                (ChunkState::Size { digits, size }, digit) if digit.is_ascii_hexdigit() => {
+            self.state = match self.state {
+                ChunkState::Size { digits, size } if byte.is_ascii_hexdigit() => {
                     if digits == MAX_DIGITS {
                         return Err(FramingError::Chunk("its size is too large"));
                     }
-                    let value = char::from(digit).to_digit(16).unwrap_or_default();
+                    let value = char::from(byte).to_digit(16).unwrap_or_default();
                     ChunkState::Size { digits: digits + 1, size: size << 4 | u64::from(value) }
                 }
-                (ChunkState::Size { digits: 0, .. }, _) => return Err(FramingError::Chunk("it has no size")),
-                (ChunkState::Size { size, .. }, b'\r') => ChunkState::Extension { size, begun: false, cr: true },
-                (ChunkState::Size { size, .. }, b' ' | b'\t') => {
-                    ChunkState::Extension { size, begun: false, cr: false }
-                }
-                (ChunkState::Size { size, .. }, b';') => ChunkState::Extension { size, begun: true, cr: false },
-                (ChunkState::Extension { size: 0, cr: true, .. }, b'\n') => ChunkState::Trailers,
-                (ChunkState::Extension { size, cr: true, .. }, b'\n') => ChunkState::Data(size),
-                (ChunkState::Extension { size, begun, cr: false }, b'\r') => {
-                    ChunkState::Extension { size, begun, cr: true }
-                }
-                (ChunkState::Extension { size, cr: false, .. }, b';') => {
-                    ChunkState::Extension { size, begun: true, cr: false }
-                }
-                (ChunkState::Extension { size, begun: false, cr: false }, b' ' | b'\t') => {
-                    self.count_extension()?;
-                    ChunkState::Extension { size, begun: false, cr: false }
-                }
-                (ChunkState::Extension { size, begun: true, cr: false }, byte) if byte >= b' ' || byte == b'\t' => {
-                    self.count_extension()?;
-                    ChunkState::Extension { size, begun: true, cr: false }
-                }
+                ChunkState::Size { digits: 0, .. } => return Err(FramingError::Chunk("it has no size")),
+                ChunkState::Size { size, .. } => self.extension(byte, size, false)?,
+                ChunkState::Extension { size: 0, cr: true, .. } if byte == b'\n' => ChunkState::Trailers,
+                ChunkState::Extension { size, cr: true, .. } if byte == b'\n' => ChunkState::Data(size),
+                ChunkState::Extension { size, begun, cr: false } => self.extension(byte, size, begun)?,
                 _ => return Err(FramingError::Chunk("the line of its size")),
             };
         }
         Ok(())
     }
 
-    fn count_extension(&mut self) -> Result<(), FramingError> {
+    /// A byte behind a chunk's size: white space, then perhaps an extension, which is passed over.
+    fn extension(&mut self, byte: u8, size: u64, begun: bool) -> Result<ChunkState, FramingError> {
+        let (begun, cr) = match byte {
+            b'\r' => return Ok(ChunkState::Extension { size, begun, cr: true }),
+            b';' => (true, false),
+            b' ' | b'\t' => (begun, false),
+            byte if begun && byte > b' ' => (true, false),
+            _ => return Err(FramingError::Chunk("the line of its size")),
+        };
         self.extensions += 1;
-        if self.extensions > MAX_EXTENSIONS { Err(FramingError::Chunk("its extensions are too long")) } else { Ok(()) }
+        if self.extensions > MAX_EXTENSIONS {
+            return Err(FramingError::Chunk("its extensions are too long"));
+        }
+        Ok(ChunkState::Extension { size, begun, cr })
     }
 }
 
@@ -481,9 +494,11 @@ mod tests {
     }
 
     #[test]
-    fn trailers_cannot_frame_or_authorise() {
+    fn only_announced_trailers_pass_and_none_that_frame_or_authorise() {
+        let announced = headers(&[("trailer", "Grpc-Status , content-length,authorization"), ("trailer", "via")]);
+        let trailers = [("content-length", "5"), ("authorization", "x"), ("grpc-status", "0"), ("via", "1"), ("a", "b")];
         let mut out = Vec::new();
-        write_trailers(&mut out, &headers(&[("content-length", "5"), ("authorization", "x"), ("grpc-status", "0")]));
+        Announced::by(&announced).write(&mut out, &headers(&trailers));
         assert_eq!(String::from_utf8_lossy(&out), "0\r\ngrpc-status: 0\r\n\r\n");
     }
 }

@@ -186,7 +186,7 @@ pub fn trailers(section: &Bytes) -> Result<HeaderMap, HeadError> {
 }
 
 /// Whether `Connection` names `option` (RFC 9110 section 7.6.1).
-pub fn names_option(headers: &HeaderMap, option: &str) -> bool {
+fn names_option(headers: &HeaderMap, option: &str) -> bool {
     headers
         .get_all(header::CONNECTION)
         .iter()
@@ -241,13 +241,14 @@ pub fn write_response(
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    let mut is_dated = false;
+    let (mut is_dated, mut is_sized) = (false, false);
     for (name, value) in headers {
         if *name == header::CONNECTION {
             persistent &= !value.as_bytes().eq_ignore_ascii_case(b"close");
             continue;
         }
-        if frames(name) && framing != Framing::AsSaid {
+        // What is said of a body that is not sent is said once.
+        if frames(name) && (framing != Framing::AsSaid || std::mem::replace(&mut is_sized, true)) {
             continue;
         }
         is_dated |= *name == header::DATE;

@@ -1,7 +1,7 @@
 //! A socket with what has been read ahead and what it did not take yet.
 //!
 //! Reading goes through one buffer of the thread, so a connection that waits holds no buffer at all: what has
-//! arrived is copied once, into an allocation of its size. Large bodies are read straight into their own memory.
+//! arrived is copied once, into an allocation of its size. A body that flows is read straight into its own memory.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -28,6 +28,8 @@ pub struct Wire<S> {
     /// Read and not yet understood.
     pub unread: BytesMut,
     unwritten: Unwritten,
+    /// The last read took all there was room for: more is likely to be there.
+    flows: bool,
 }
 
 /// What is left of one piece: a front of our own making, data, and a closing.
@@ -39,8 +41,8 @@ struct Unwritten {
 }
 
 impl Unwritten {
-    fn is_empty(&self) -> bool {
-        self.front.is_empty() && self.data.is_empty() && self.back.is_empty()
+    fn len(&self) -> usize {
+        self.front.len() + self.data.len() + self.back.len()
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -59,22 +61,43 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     pub fn new(stream: S) -> Self {
-        Self { stream, unread: BytesMut::new(), unwritten: Unwritten::default() }
+        Self { stream, unread: BytesMut::new(), unwritten: Unwritten::default(), flows: false }
     }
 
     /// Reads what has arrived and appends it to `unread`; 0 at the end. `want` is what the message still lacks, as
-    /// far as that is known: much of it is read without the copy.
+    /// far as that is known: what flows of it is read without the copy.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, want: u64) -> Poll<io::Result<usize>> {
-        if want > SCRATCH as u64 {
+        let read = if self.flows && want > SCRATCH as u64 {
             self.unread.reserve(usize::try_from(want).unwrap_or(MOST).min(MOST));
-            return pin!(self.stream.read_buf(&mut self.unread)).poll(cx);
-        }
+            ready!(pin!(self.stream.read_buf(&mut self.unread)).poll(cx))?
+        } else {
+            ready!(self.poll_fill_by_copy(cx))?
+        };
+        self.flows = read >= SCRATCH;
+        Poll::Ready(Ok(read))
+    }
+
+    fn poll_fill_by_copy(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         READ.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
             self.unread.extend_from_slice(buffer.filled());
             Poll::Ready(Ok(buffer.filled().len()))
         })
+    }
+
+    /// Keeps no more memory than what is unread needs: what was read with it may be gone, and its memory not.
+    pub fn compact(&mut self) {
+        self.unread = match self.unread.is_empty() {
+            true => BytesMut::new(),
+            false => BytesMut::from(&self.unread[..]),
+        };
+        self.flows = false;
+    }
+
+    /// Bytes that the socket has not taken yet.
+    pub fn unwritten(&self) -> usize {
+        self.unwritten.len()
     }
 
     /// Takes the first `count` bytes of what is unread.
@@ -92,7 +115,7 @@ where
         data: &mut Bytes,
         back: &'static [u8],
     ) -> io::Result<()> {
-        debug_assert!(self.unwritten.is_empty(), "one piece at a time");
+        debug_assert!(self.unwritten() == 0, "one piece at a time");
         WRITE.with_borrow_mut(|scratch| {
             scratch.clear();
             front(scratch);
@@ -114,7 +137,7 @@ where
 
     /// Ready when everything has been given to the socket.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.unwritten.is_empty() {
+        while self.unwritten() > 0 {
             let Unwritten { front, data, back } = &self.unwritten;
             let slices = [IoSlice::new(front), IoSlice::new(data), IoSlice::new(back)];
             let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?;

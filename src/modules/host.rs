@@ -36,7 +36,8 @@ const LINE_BYTES: usize = 1024;
 
 /// The host's side of one guest.
 pub struct HostState {
-    wasi: WasiCtx,
+    /// Made when the guest first asks for something: most never do.
+    wasi: Option<WasiCtx>,
     table: ResourceTable,
     memory: MemoryLimit,
     printed: Arc<Mutex<Printed>>,
@@ -45,8 +46,19 @@ pub struct HostState {
 
 impl WasiView for HostState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        let ctx = self.wasi.get_or_insert_with(|| wasi(&self.printed));
+        WasiCtxView { ctx, table: &mut self.table }
     }
+}
+
+fn wasi(printed: &Arc<Mutex<Printed>>) -> WasiCtx {
+    WasiCtx::builder()
+        .stdout(Printer(printed.clone()))
+        .stderr(Printer(printed.clone()))
+        .max_random_size(MAX_RANDOM.into())
+        .allow_tcp(false)
+        .allow_udp(false)
+        .build()
 }
 
 impl HostState {
@@ -84,16 +96,9 @@ pub fn store(
     let printed = Arc::new(Mutex::new(Printed::new(name.clone(), log.clone())));
     let mut table = ResourceTable::new();
     table.set_max_capacity(MAX_HANDLES);
-    let wasi = WasiCtx::builder()
-        .stdout(Printer(printed.clone()))
-        .stderr(Printer(printed.clone()))
-        .max_random_size(MAX_RANDOM.into())
-        .allow_tcp(false)
-        .allow_udp(false)
-        .build();
     let memory =
         MemoryLimit { most: limits.memory_pages as usize * 65_536, in_use: 0, tables: 0, stats: stats.clone() };
-    let state = HostState { wasi, table, memory, printed, turns: turns.clone() };
+    let state = HostState { wasi: None, table, memory, printed, turns: turns.clone() };
     let mut store = Store::new(&engine.engine, state);
     store.limiter(|state| &mut state.memory);
     let body = usize::try_from(limits.body_bytes).unwrap_or(usize::MAX);
@@ -113,8 +118,8 @@ pub fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     use wasmtime_wasi::random::WasiRandom;
 
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(linker)?;
-    random::insecure::add_to_linker::<_, WasiRandom>(linker, |state: &mut HostState| state.wasi.random())?;
-    random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |state: &mut HostState| state.wasi.random())?;
+    random::insecure::add_to_linker::<_, WasiRandom>(linker, |state: &mut HostState| state.ctx().ctx.random())?;
+    random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |state: &mut HostState| state.ctx().ctx.random())?;
     filesystem::preopens::add_to_linker::<_, WasiFilesystem>(linker, HostState::filesystem)?;
     filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, HostState::filesystem)?;
     cli::exit::add_to_linker::<_, WasiCli>(linker, HostState::cli)?;

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -65,7 +65,7 @@ where
 
     /// Keeps a connection whose exchange is complete.
     pub fn keep(&self, mut link: Box<Link<B>>) {
-        link.idle_since = Instant::now();
+        link.rest();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MOST_IDLE {
             idle.push(link);

@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 
 use super::client::Connections;
 use crate::http1::MessageError;
-use crate::http1::framing::{self, Decoded, Decoder, Framing};
+use crate::http1::framing::{Announced, Decoded, Decoder, Framing};
 use crate::http1::head::{self, HeadReader, Limits};
 use crate::http1::wire::Wire;
 
@@ -57,7 +57,9 @@ pub struct Payload<B> {
     body: B,
     /// Read from the body and not sent yet.
     first: Bytes,
+    trailers: Option<Box<HeaderMap>>,
     framing: Framing,
+    announced: Announced,
     /// The body has been handed to the connection.
     ended: bool,
     /// Nothing of the body is read before the worker has said `100 Continue`, or has said nothing for a second:
@@ -75,7 +77,8 @@ where
             Some(0) if !headers.contains_key(header::CONTENT_LENGTH) && !anticipates_content(method) => Framing::Unsaid,
             Some(length) => Framing::Length(length),
         };
-        Self { body, first: Bytes::new(), framing, ended: false, gate: None }
+        let announced = if framing == Framing::Chunked { Announced::by(headers) } else { Announced::default() };
+        Self { body, first: Bytes::new(), trailers: None, framing, announced, ended: false, gate: None }
     }
 
     pub fn wait_for_continue(&mut self) {
@@ -122,6 +125,8 @@ fn anticipates_content(method: &Method) -> bool {
 pub struct Link<B> {
     wire: Wire<TcpStream>,
     heads: HeadReader,
+    /// Interim answers to the request.
+    interim: usize,
     /// What the worker has not been sent of the request.
     upload: Option<Payload<B>>,
     /// The answer's.
@@ -148,6 +153,7 @@ where
         Self {
             wire: Wire::new(stream),
             heads: HeadReader::default(),
+            interim: 0,
             upload: None,
             body: Decoder::Ended,
             persistent: true,
@@ -177,25 +183,26 @@ where
         request: RequestHead,
         mut upload: Payload<B>,
     ) -> Result<(), SendError<B>> {
-        let mut trailers = None;
+        self.interim = 0;
         if upload.first.is_empty() && !upload.ended {
             match upload.poll_next(cx) {
                 Poll::Ready(Ok(Ok(data))) => upload.first = data,
-                Poll::Ready(Ok(Err(fields))) => trailers = Some(fields),
+                Poll::Ready(Ok(Err(trailers))) => upload.trailers = Some(Box::new(trailers)),
                 Poll::Ready(Err(error)) => return Err(SendError { error, unsent: None }),
                 Poll::Pending => {}
             }
         }
-        let (framing, length) = (upload.framing, upload.first.len());
+        let Payload { framing, ref trailers, ref announced, ref mut first, ended, .. } = upload;
+        let length = first.len();
         let front = |out: &mut Vec<u8>| {
             head::write_request(out, request.method, request.uri, request.host, request.headers, framing);
-            match &trailers {
-                Some(trailers) => framing::write_trailers(out, trailers),
+            match trailers {
+                Some(trailers) => announced.write(out, trailers),
                 None => framing.write_front(out, length),
             }
         };
-        let back = if trailers.is_some() { b"" } else { framing.back(length, upload.ended) };
-        match self.wire.send(cx, front, &mut upload.first, back) {
+        let back = if trailers.is_some() { b"" } else { framing.back(length, ended) };
+        match self.wire.send(cx, front, first, back) {
             Ok(()) => self.upload = Some(upload),
             // The worker closed a kept connection just as it was taken.
             Err(error) if self.reused => {
@@ -213,7 +220,7 @@ where
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<head::Response, LinkError>> {
-        for _ in 0..MOST_INTERIM {
+        while self.interim <= MOST_INTERIM {
             self.poll_upload(cx)?;
             let response = ready!(self.poll_head(cx))?;
             match response.status {
@@ -225,12 +232,17 @@ where
                 StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Err(LinkError::Interim)),
                 status if status.is_informational() => {}
                 _ => {
+                    if self.upload.as_ref().is_some_and(|upload| upload.gate.is_some()) {
+                        // It has answered without the body, which the client has not been asked for.
+                        self.stop_sending();
+                    }
                     let (body, persistent) = Decoder::of_response(method, &response).map_err(MessageError::Framing)?;
                     self.body = body;
                     self.persistent &= persistent;
                     return Poll::Ready(Ok(response));
                 }
             }
+            self.interim += 1;
         }
         Poll::Ready(Err(LinkError::Interim))
     }
@@ -255,7 +267,7 @@ where
                 Poll::Ready(Ok(())) if upload.ended => self.upload = None,
                 Poll::Ready(Ok(())) => {
                     let Poll::Ready(next) = upload.poll_next(cx) else { return Ok(()) };
-                    let (framing, ended) = (upload.framing, upload.ended);
+                    let (framing, ended, announced) = (upload.framing, upload.ended, &upload.announced);
                     let sent = match next? {
                         Ok(mut data) => {
                             let length = data.len();
@@ -263,7 +275,7 @@ where
                             self.wire.send(cx, front, &mut data, framing.back(length, ended))
                         }
                         Err(trailers) => {
-                            let front = |out: &mut Vec<u8>| framing::write_trailers(out, &trailers);
+                            let front = |out: &mut Vec<u8>| announced.write(out, &trailers);
                             self.wire.send(cx, front, &mut Bytes::new(), b"")
                         }
                     };
@@ -309,9 +321,16 @@ where
         self.persistent && self.upload.is_none() && self.body.is_ended() && self.wire.unread.is_empty()
     }
 
+    /// Nothing is kept of the last exchange.
+    pub fn rest(&mut self) {
+        self.wire.compact();
+        self.idle_since = Instant::now();
+    }
+
     /// Whether an idle connection is still open, with nothing unasked-for in it.
     pub async fn is_usable(&mut self) -> bool {
-        poll_fn(|cx| Poll::Ready(self.wire.poll_fill(cx, 0).is_pending())).await
+        // Whatever this task has done before: a socket that is not looked at would pass for a silent one.
+        tokio::task::unconstrained(poll_fn(|cx| Poll::Ready(self.wire.poll_fill(cx, 0).is_pending()))).await
     }
 }
 

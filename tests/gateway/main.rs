@@ -31,6 +31,7 @@ mod deploy_under_load;
 mod draining;
 mod endpoints;
 mod errors;
+mod exchanges;
 mod expectation;
 mod guest_bodies;
 mod guest_demand;

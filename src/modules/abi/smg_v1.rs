@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use wasmtime::Store;
 use wasmtime::component::{
     Component, ComponentExportIndex, ComponentNamedList, ComponentType, Func, InstancePre, Lift, Linker, Lower,
@@ -184,7 +184,14 @@ impl Functions {
 
 /// Header values as text. Those that are not UTF-8 are shown with replacement characters, never hidden.
 fn values(headers: &HeaderMap) -> Vec<Cow<'_, str>> {
-    headers.values().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
+    headers.values().map(text).collect()
+}
+
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    match str::from_utf8(value.as_bytes()) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(value.as_bytes()),
+    }
 }
 
 fn headers<'a>(headers: &'a HeaderMap, values: &'a [Cow<'a, str>]) -> Vec<HeaderRef<'a>> {
