@@ -24,9 +24,9 @@ bench:
 compare *ARGS:
     python3 benches/compare.py {{ARGS}}
 
-# Build the executable to ship: optimised as a whole, by a profile of its own work
-dist:
-    bash benches/pgo.sh
+# Instructions of a request and of a guest call, against what is expected
+instructions:
+    cargo build --release && cargo bench --bench guest_call --no-run && benches/instructions.py
 
 # Build the image and run it once, without a container engine
 image:
