@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Counts instructions instead of time: the same on a busy machine, and so a check against growing slower.
 
-    benches/instructions.py            compares with benches/instructions.json; fails if something costs 3 % more
+    benches/instructions.py            compares with benches/instructions.json; fails if something costs 5 % more
     benches/instructions.py --write    writes that file anew
 
 Counted are the instructions in user space of a plain request through the gateway, and of one on-request hook. Each
@@ -31,7 +31,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EXPECTED = os.path.join(REPOSITORY, "benches", "instructions.json")
 SMG = os.path.join(REPOSITORY, "target", "release", "smg")
 FEW, MANY = 300, 1300
-TOLERANCE = 0.03
+TOLERANCE = 0.05
 GUESTS = [("auth", "pooled"), ("auth", "request"), ("sentinel-c", "pooled")]
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
     len(work.ANSWER),

@@ -17,8 +17,9 @@ use tokio::net::TcpStream;
 
 use crate::deadline::{Deadline, Deadlines};
 use crate::http1::MessageError;
-use crate::http1::framing::{Decoded, Decoder, FramingError};
+use crate::http1::framing::{Decoder, FramingError};
 use crate::http1::head::{self, HeadReader, Limits};
+use crate::http1::incoming::IncomingBody;
 use crate::http1::wire::Wire;
 
 /// Header lines and bytes of a request's head.
@@ -57,7 +58,7 @@ pub struct ClientConnection {
 struct Http {
     wire: Wire<TcpStream>,
     heads: HeadReader,
-    body: Decoder,
+    body: IncomingBody,
     expectation: Expectation,
     /// Bytes of the request's body that were passed over.
     discarded: u64,
@@ -84,7 +85,7 @@ impl ClientConnection {
         let http = Http {
             wire: Wire::new(stream),
             heads: HeadReader::default(),
-            body: Decoder::Ended,
+            body: IncomingBody::new(Decoder::Ended),
             expectation: Expectation::None,
             discarded: 0,
         };
@@ -121,7 +122,7 @@ impl ClientConnection {
                 if let Some(request) = heads.request(&mut wire.unread, LIMITS)? {
                     let framing = Decoder::of_request(request.version, &request.headers);
                     let unreadable = framing.as_ref().err().copied();
-                    *body = framing.unwrap_or(Decoder::Ended);
+                    *body = IncomingBody::new(framing.unwrap_or(Decoder::Ended));
                     *discarded = 0;
                     *expectation = match !body.is_ended() && awaits(&request) {
                         true => Expectation::Waiting,
@@ -162,29 +163,15 @@ impl ClientConnection {
 
     fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MessageError>>> {
         let Http { wire, body, expectation, .. } = &mut *self.http.borrow_mut();
-        loop {
-            match body.decode(&mut wire.unread) {
-                Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(Decoded::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                Ok(Decoded::End) => return Poll::Ready(None),
-                Ok(Decoded::More) => {}
-                Err(error) => return Poll::Ready(Some(Err(error.into()))),
-            }
+        body.poll(wire, cx, |wire, cx| {
             if *expectation == Expectation::Waiting {
                 *expectation = Expectation::None;
-                let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-                if let Err(error) = wire.send(cx, |_| {}, &mut Bytes::new(), interim) {
-                    return Poll::Ready(Some(Err(error.into())));
-                }
+                wire.send(cx, |_| {}, &mut Bytes::new(), b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
             // A client that takes nothing may still send; one that is gone is seen by the read.
             let _ = wire.poll_flush(cx);
-            match ready!(wire.poll_fill(cx, body.expected())) {
-                Ok(0) => return Poll::Ready(Some(Err(MessageError::Incomplete))),
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(Some(Err(error.into()))),
-            }
-        }
+            Ok(())
+        })
     }
 
     /// Passes over what is left of a request's body that nobody has read; ready with whether it came to its end.
@@ -192,7 +179,7 @@ impl ClientConnection {
         loop {
             {
                 let Http { body, expectation, discarded, .. } = &*self.http.borrow();
-                let too_much = discarded.saturating_add(body.expected()) > MAX_DISCARDED;
+                let too_much = discarded.saturating_add(body.decoder.expected()) > MAX_DISCARDED;
                 if body.is_ended() || too_much || *expectation != Expectation::None {
                     return Poll::Ready(body.is_ended());
                 }
@@ -218,7 +205,7 @@ impl ClientConnection {
             true => self.http.borrow().body.is_ended(),
             false => match self.poll_discard(cx) {
                 Poll::Ready(is_ended) => is_ended,
-                Poll::Pending => self.http.borrow().body.remaining().is_some(),
+                Poll::Pending => self.http.borrow().body.decoder.remaining().is_some(),
             },
         }
     }
@@ -305,6 +292,11 @@ impl RequestBody {
     pub fn new(connection: Rc<ClientConnection>) -> Self {
         Self(connection)
     }
+
+    /// It will come in one piece, if its length is known: who wants it whole need not copy it together.
+    pub fn expect_whole(&self) {
+        self.0.http.borrow_mut().body.whole = true;
+    }
 }
 
 impl Body for RequestBody {
@@ -320,6 +312,6 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.http.borrow().body.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.0.http.borrow().body.size_hint()
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/1.1 messages on a socket (RFC 9112), the same code for both sides of the gateway.
 //!
 //! [`head`] turns bytes into heads and back, [`framing`] knows where a body ends, [`wire`] is a socket with what has
-//! been read ahead and what could not be written yet. Nothing here runs a task, owns a timer or knows what a
+//! been read ahead and what could not be written yet, [`incoming`] is a body read from it. Nothing here runs a task, owns a timer or knows what a
 //! message is for: the client's side is [`crate::connection`] and [`crate::server`], the worker's side
 //! [`crate::workers::link`].
 //!
@@ -13,6 +13,7 @@
 mod date;
 pub mod framing;
 pub mod head;
+pub mod incoming;
 pub mod wire;
 
 use std::io;

@@ -142,7 +142,8 @@ async fn send(connection: &ClientConnection, exchange: &Exchange, reply: Reply) 
             begun = true;
             persistent &= connection.begin_answer(cx, sending.body.is_arriving());
             sending.start(connection, cx, |out| {
-                persistent = head::write_response(out, head.status, &head.headers, framing, exchange.version, persistent);
+                persistent =
+                    head::write_response(out, head.status, &head.headers, framing, exchange.version, persistent);
             })?;
         }
         sending.poll(connection, cx)

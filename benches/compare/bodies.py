@@ -15,7 +15,7 @@ COLUMNS = ["proxy", "up: CPU µs", "x nginx", "x plain", "down: CPU µs", "x ngi
 
 
 def rows(contenders, guests):
-    for proxy in contenders:
+    for proxy in filter(lambda proxy: proxy.passes_all, contenders):
         yield Row(f"{proxy.name}+1MB", proxy.name, proxy)
         if proxy.takes_settings:
             for key, label, name in (

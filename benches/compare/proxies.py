@@ -35,6 +35,8 @@ class Proxy:
     takes_modules: bool = False
     # Whether a deployment may carry `instance` and `allow_duplicate`.
     takes_settings: bool = False
+    # Whether it passes on whatever it gets, rather than the requests of one API.
+    passes_all: bool = True
 
 
 # No proxy: the load goes straight to the worker, which shows the floor of latencies and the ceiling of requests/s.
@@ -147,7 +149,7 @@ def _peer_smg(name, program, options):
         # Its runtime would start a thread per core of the machine.
         return {"TOKIO_WORKER_THREADS": str(place.shards)}
 
-    return Proxy(name, program, arguments, environment)
+    return Proxy(name, program, arguments, environment, passes_all=False)
 
 
 def ours(name, program, hosts=("127.0.0.1",), more=()):

@@ -35,7 +35,7 @@ class Sample:
 
 def rows(contenders, guests):
     yield Row("stream-worker", "(worker alone)", proxies.WORKER)
-    for proxy in contenders:
+    for proxy in filter(lambda proxy: proxy.passes_all, contenders):
         yield Row(f"{proxy.name}+stream", proxy.name, proxy)
         if proxy.takes_settings:
             label = f"{proxy.name} + logging on both hooks, pooled"

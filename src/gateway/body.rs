@@ -91,6 +91,7 @@ impl ClientBody {
         if self.incoming.size_hint().lower() > self.limit {
             return Err(GatewayError::BodyTooLarge(self.limit));
         }
+        self.incoming.expect_whole();
         let upload = self.upload.clone();
         match collect(&mut self, u64::MAX).await {
             Ok(Collected::Whole(body)) => Ok(body),

@@ -151,6 +151,7 @@ pub async fn collect_answer(
     if !rest.is_end_stream() && headers::content_length(headers).is_some_and(|length| length > limit) {
         return Ok(Err(Content::Stream { first: None, rest }));
     }
+    rest.expect_whole();
     match collect(&mut rest, limit).await.map_err(GatewayError::BadAnswer)? {
         Collected::Whole(body) => Ok(Ok(body)),
         Collected::Over(first) => Ok(Err(Content::Stream { first: Some(first), rest })),

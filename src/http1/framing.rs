@@ -103,7 +103,6 @@ fn is_trailer(name: &HeaderName) -> bool {
         h::DATE,
         h::FORWARDED,
         h::VIA,
-
         h::AUTHORIZATION,
         h::CACHE_CONTROL,
         h::CONNECTION,
@@ -172,8 +171,8 @@ impl Decoder {
             Some(length) => Self::length(length),
             None => Self::UntilClose,
         };
-        let is_clear = !(is_chunked && length.is_some());
-        Ok((decoder, is_clear && head::is_persistent(*version, headers)))
+        let is_unclear = (is_chunked && length.is_some()) || matches!(decoder, Self::UntilClose);
+        Ok((decoder, !is_unclear && head::is_persistent(*version, headers)))
     }
 
     fn chunked() -> Self {
@@ -201,6 +200,14 @@ impl Decoder {
     pub fn expected(&self) -> u64 {
         match self {
             Self::Length(remaining) | Self::Chunked(Chunks { state: ChunkState::Data(remaining), .. }) => *remaining,
+            Self::Ended | Self::Chunked(_) | Self::UntilClose => 0,
+        }
+    }
+
+    /// Bytes that are missing before the rest of the body can be taken as one piece, if its length is known.
+    pub fn missing(&self, unread: &[u8]) -> u64 {
+        match self {
+            Self::Length(remaining) => remaining.saturating_sub(unread.len() as u64),
             Self::Ended | Self::Chunked(_) | Self::UntilClose => 0,
         }
     }
@@ -496,7 +503,8 @@ mod tests {
     #[test]
     fn only_announced_trailers_pass_and_none_that_frame_or_authorise() {
         let announced = headers(&[("trailer", "Grpc-Status , content-length,authorization"), ("trailer", "via")]);
-        let trailers = [("content-length", "5"), ("authorization", "x"), ("grpc-status", "0"), ("via", "1"), ("a", "b")];
+        let trailers =
+            [("content-length", "5"), ("authorization", "x"), ("grpc-status", "0"), ("via", "1"), ("a", "b")];
         let mut out = Vec::new();
         Announced::by(&announced).write(&mut out, &headers(&trailers));
         assert_eq!(String::from_utf8_lossy(&out), "0\r\ngrpc-status: 0\r\n\r\n");

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 /// What is read at once through the thread's buffer.
 const SCRATCH: usize = 16 * 1024;
 /// What is read at once of a larger body.
-const MOST: usize = 64 * 1024;
+const MOST: u64 = 64 * 1024;
 
 thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -67,8 +67,17 @@ where
     /// Reads what has arrived and appends it to `unread`; 0 at the end. `want` is what the message still lacks, as
     /// far as that is known: what flows of it is read without the copy.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, want: u64) -> Poll<io::Result<usize>> {
-        let read = if self.flows && want > SCRATCH as u64 {
-            self.unread.reserve(usize::try_from(want).unwrap_or(MOST).min(MOST));
+        self.poll_fill_up_to(cx, want.min(MOST))
+    }
+
+    /// The same for a piece that is wanted whole: once it flows there is room for all of it, so it is never moved.
+    pub fn poll_fill_whole(&mut self, cx: &mut Context<'_>, want: u64) -> Poll<io::Result<usize>> {
+        self.poll_fill_up_to(cx, want)
+    }
+
+    fn poll_fill_up_to(&mut self, cx: &mut Context<'_>, room: u64) -> Poll<io::Result<usize>> {
+        let read = if self.flows && room > SCRATCH as u64 {
+            self.unread.reserve(usize::try_from(room).unwrap_or(SCRATCH));
             ready!(pin!(self.stream.read_buf(&mut self.unread)).poll(cx))?
         } else {
             ready!(self.poll_fill_by_copy(cx))?

@@ -171,6 +171,14 @@ impl Linked {
         }
     }
 
+    /// Its guests will be called at these hooks only: what else it exports is not looked up for each of them.
+    pub fn attached_to(mut self, hooks: &[Hook]) -> Self {
+        if let Self::SmgV1(linked) = &mut self {
+            linked.keep(hooks);
+        }
+        self
+    }
+
     /// A new instance. Code may run: start functions, initialisers.
     pub async fn instantiate(&self, store: &mut Store<HostState>, settings: &Settings) -> wasmtime::Result<Functions> {
         match self {

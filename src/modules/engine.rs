@@ -16,7 +16,7 @@ const SHORT_TICK: Duration = Duration::from_micros(100);
 /// Time that a guest must have run for, in all its slices, to be one of those.
 const SLOW: Duration = Duration::from_micros(500);
 /// Ticks without any guest after which the thread goes to sleep until there is one.
-const QUIET_TICKS: u32 = 64;
+const QUIET_TICKS: u32 = 3;
 
 const PAGE: u64 = 65_536;
 const GIB: u64 = 1 << 30;

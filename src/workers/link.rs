@@ -19,8 +19,9 @@ use tokio::time::Sleep;
 
 use super::client::Connections;
 use crate::http1::MessageError;
-use crate::http1::framing::{Announced, Decoded, Decoder, Framing};
+use crate::http1::framing::{Announced, Decoder, Framing};
 use crate::http1::head::{self, HeadReader, Limits};
+use crate::http1::incoming::IncomingBody;
 use crate::http1::wire::Wire;
 
 /// Header lines and bytes of an answer's head.
@@ -130,7 +131,7 @@ pub struct Link<B> {
     /// What the worker has not been sent of the request.
     upload: Option<Payload<B>>,
     /// The answer's.
-    body: Decoder,
+    body: IncomingBody,
     /// The worker and we would use the connection again.
     persistent: bool,
     pub idle_since: Instant,
@@ -155,7 +156,7 @@ where
             heads: HeadReader::default(),
             interim: 0,
             upload: None,
-            body: Decoder::Ended,
+            body: IncomingBody::new(Decoder::Ended),
             persistent: true,
             idle_since: Instant::now(),
             reused: false,
@@ -237,7 +238,7 @@ where
                         self.stop_sending();
                     }
                     let (body, persistent) = Decoder::of_response(method, &response).map_err(MessageError::Framing)?;
-                    self.body = body;
+                    self.body = IncomingBody::new(body);
                     self.persistent &= persistent;
                     return Poll::Ready(Ok(response));
                 }
@@ -294,25 +295,7 @@ where
         if let Err(error) = self.poll_upload(cx) {
             return Poll::Ready(Some(Err(error)));
         }
-        loop {
-            match self.body.decode(&mut self.wire.unread) {
-                Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(Decoded::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                Ok(Decoded::End) => return Poll::Ready(None),
-                Ok(Decoded::More) => {}
-                Err(error) => return Poll::Ready(Some(Err(MessageError::Framing(error).into()))),
-            }
-            let read = ready!(self.wire.poll_fill(cx, self.body.expected()));
-            match (read, &self.body) {
-                (Ok(0), Decoder::UntilClose) => {
-                    self.body = Decoder::Ended;
-                    self.persistent = false;
-                }
-                (Ok(0), _) => return Poll::Ready(Some(Err(MessageError::Incomplete.into()))),
-                (Ok(_), _) => {}
-                (Err(error), _) => return Poll::Ready(Some(Err(MessageError::Io(error).into()))),
-            }
-        }
+        self.body.poll(&mut self.wire, cx, |_, _| Ok(())).map_err(LinkError::Message)
     }
 
     /// Whether the exchange is complete and the next one can start: not so if the worker wants to close, has not
@@ -356,6 +339,13 @@ where
         body
     }
 
+    /// It will come in one piece, if its length is known.
+    pub fn expect_whole(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.body.whole = true;
+        }
+    }
+
     fn finish(&mut self) {
         if let (Some(link), Some(home)) = (self.link.take(), self.home.take())
             && link.is_reusable()
@@ -389,7 +379,6 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let remaining = self.link.as_ref().map_or(Some(0), |link| link.body.remaining());
-        remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.link.as_ref().map_or_else(|| SizeHint::with_exact(0), |link| link.body.size_hint())
     }
 }

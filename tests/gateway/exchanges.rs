@@ -128,9 +128,11 @@ fn a_client_that_leaves_before_its_answer_is_counted_as_such() {
 fn a_connection_that_ends_after_an_answer_says_so_in_it() {
     let worker = Worker::on_head(|_, conn| conn.answer(401, "no"));
     let gateway = Gateway::before(&worker);
-    for (target, framing) in
-        [("/early", "Content-Length: 5"), ("/health", "Content-Length: 500000"), ("/health", "Transfer-Encoding: chunked")]
-    {
+    for (target, framing) in [
+        ("/early", "Content-Length: 5"),
+        ("/health", "Content-Length: 500000"),
+        ("/health", "Transfer-Encoding: chunked"),
+    ] {
         let mut client = gateway.connect();
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
         assert_eq!(client.read_response().headers.get("connection"), Some("close"), "{target} {framing}");
@@ -160,7 +162,8 @@ fn a_small_body_that_nobody_wants_may_come_after_the_answer() {
 fn a_request_with_an_unclear_body_keeps_its_method_and_its_id() {
     let worker = Worker::echo();
     let gateway = Gateway::before(&worker);
-    for framing in ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Content-Length: +5", "Transfer-Encoding: gzip"] {
+    for framing in ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Content-Length: +5", "Transfer-Encoding: gzip"]
+    {
         let mut client = gateway.connect();
         client.send(format!("HEAD /x HTTP/1.1\r\nHost: a\r\nX-Request-Id: r-1\r\n{framing}\r\n\r\n"));
         let answer = client.read_response_to("HEAD");
@@ -187,12 +190,16 @@ fn interim_answers_are_counted_over_the_whole_exchange() {
 #[test]
 fn only_trailers_that_were_announced_pass() {
     let worker = Worker::new(|_, conn| {
-        conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Keep-Alive\r\n\r\n2\r\nhi\r\n0\r\n");
+        conn.send(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Keep-Alive\r\n\r\n2\r\nhi\r\n0\r\n",
+        );
         conn.send("X-Sum: 1\r\nX-Other: 2\r\nKeep-Alive: 3\r\nX-Request-Id: evil\r\n\r\n");
     });
     let gateway = Gateway::before(&worker);
     let mut client = gateway.connect();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Up, X-Forwarded-For, Via\r\n\r\n");
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Up, X-Forwarded-For, Via\r\n\r\n",
+    );
     client.send("1\r\na\r\n0\r\nX-Up: 1\r\nX-Forwarded-For: 6.6.6.6\r\nVia: 1.1 x\r\nProxy: evil\r\n\r\n");
     let raw = client.read_until("\r\n0\r\n");
     assert!(!String::from_utf8_lossy(&raw).contains("evil"));

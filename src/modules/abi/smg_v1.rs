@@ -106,6 +106,15 @@ impl Linked {
         self.exports[hook as usize].is_some()
     }
 
+    /// Forgets the exports of other hooks.
+    pub fn keep(&mut self, hooks: &[Hook]) {
+        for hook in Hook::ALL {
+            if !hooks.contains(&hook) {
+                self.exports[hook as usize] = None;
+            }
+        }
+    }
+
     pub async fn instantiate(&self, store: &mut Store<HostState>) -> wasmtime::Result<Functions> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
         let mut functions = Functions([None; 2]);
