@@ -1,6 +1,7 @@
 """P6: bodies of 1 MB, to the worker and from it. CPU of the proxy for each request."""
 
 import os
+import sys
 
 from compare import work
 from compare.modules import POOLED
@@ -33,16 +34,14 @@ def report(options, stage, load, rows):
     def measure(running, _):
         return {name: _cpu(running, kind, options.seconds) for name, kind in (("up", up), ("down", down))}
 
-    with stage.other_worker(stage.nginx_worker(_config), lambda port: work.get(port, "/down")[0] == 200):
+    with stage.other_worker(_worker, lambda port: work.get(port)[0] == 200):
         samples = interleaved(options, stage, rows, measure)
     return render(rows, samples)
 
 
-def _config(place):
-    with open(os.path.join(place.directory, "down"), "wb") as file:
-        file.write(b"x" * BYTES)
-    locations = f"location = /down {{ alias {place.directory}/down; }}"
-    return work.worker_config(place.port, place.directory, locations=locations)
+def _worker(place):
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "body_worker.py")
+    return [sys.executable, program, str(place.port)]
 
 
 def _cpu(running, load, seconds):

@@ -51,7 +51,7 @@ def _line(row, what, values):
 
 def _deploy(running, row, load, seconds):
     quiet = load.tail(running.port, RATE, seconds)
-    over, took = threading.Event(), []
+    over, took, refused = threading.Event(), [], []
     guest = os.path.join(os.path.dirname(row.modules[0]["file_path"]), "auth.wasm")
 
     def deploy_and_remove():
@@ -66,10 +66,12 @@ def _deploy(running, row, load, seconds):
             module = {**row.modules[0], "name": "auth", "file_path": path, "match": {"paths": ["/elsewhere"]}}
             begin = time.monotonic()
             status, body = _admin(running.port, "POST", "/wasm", {"modules": [module]})
-            if status != 200:
-                raise Failed(f"a deployment was refused: {body}")
             took.append(time.monotonic() - begin)
-            _admin(running.port, "DELETE", f"/wasm/{body['modules'][0]['add_result']['Success']}")
+            if status != 200:
+                refused.append(body)
+                return
+            uuid = json.loads(body)["modules"][0]["add_result"]["Success"]
+            _admin(running.port, "DELETE", f"/wasm/{uuid}")
 
     thread = threading.Thread(target=deploy_and_remove)
     thread.start()
@@ -78,13 +80,14 @@ def _deploy(running, row, load, seconds):
     finally:
         over.set()
         thread.join()
+    if refused:
+        raise Failed(f"a deployment was refused: {refused[0]}")
     return {"deployments": took, "quiet": quiet, "busy": busy}
 
 
 def _admin(port, method, path, body=None):
     text = None if body is None else json.dumps(body)
-    status, answer = work.ask(port, method, path, text, {"content-type": "application/json"}, 60)
-    return status, json.loads(answer)
+    return work.ask(port, method, path, text, {"content-type": "application/json"}, 60)
 
 
 def _starts(stage, row, rounds):

@@ -42,7 +42,7 @@ ANSWER = _answer()
 MODELS = json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 1, "owned_by": "bench"}]})
 
 
-def worker_config(port, directory, addresses=("127.0.0.1",), locations=""):
+def worker_config(port, directory, addresses=("127.0.0.1",)):
     """An nginx that answers everything with ANSWER: cheap enough not to be what is measured."""
     listen = "\n".join(f"    listen {address}:{port} backlog=4096;" for address in addresses)
     return f"""
@@ -57,7 +57,6 @@ http {{
 {listen}
     client_max_body_size 0;
     location / {{ return 200 '{ANSWER}'; }}
-    {locations}
     location = /v1/models {{ return 200 '{MODELS}'; }}
   }}
 }}

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 /// What is read at once through the thread's buffer.
 const SCRATCH: usize = 16 * 1024;
 /// What is read at once of a larger body.
-const MOST: u64 = 64 * 1024;
+const MOST: u64 = 256 * 1024;
 
 thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
