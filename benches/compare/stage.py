@@ -106,7 +106,8 @@ class Stage:
             if problem:
                 raise Failed(problem)
             self._await_answer(process, place.port, "answer once its modules were deployed")
-            if self._is_ready is _answers and any("auth" in module["name"] for module in row.modules):
+            is_guarded = row.proxy.guards or any("auth" in module["name"] for module in row.modules)
+            if is_guarded and self._is_ready is _answers:
                 self._check_auth(place.port)
             yield Running(process, place.port)
             if process.exited():
