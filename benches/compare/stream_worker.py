@@ -1,6 +1,7 @@
 """A worker that streams: server-sent events of a fixed size at a fixed pace, each with the time of its sending.
 
-Run as a program of its own: stream_worker.py PORT. It answers GET with a short answer, for readiness and health.
+Run as a program of its own: stream_worker.py PORT PAUSE, in seconds; with a pause of 0 an answer's events follow each
+other as fast as they are written, one by one. It answers GET with a short answer, for readiness and health.
 """
 
 import heapq
@@ -11,7 +12,6 @@ import time
 
 EVENTS = 200
 EVENT_BYTES = 150
-PAUSE_SECONDS = 0.01
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 SHORT = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
@@ -24,7 +24,7 @@ def event(now, last):
     return b"%x\r\n%s\r\n%s" % (len(body), body, b"0\r\n\r\n" if last else b"")
 
 
-def serve(port):
+def serve(port, pause):
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     listener.setblocking(False)
     selector = selectors.DefaultSelector()
@@ -57,8 +57,12 @@ def serve(port):
             received[client] = b""
             if head.startswith(b"POST"):
                 client.sendall(HEAD)
+                if not pause:
+                    for left in range(EVENTS, 0, -1):
+                        client.sendall(event(time.monotonic(), left == 1))
+                    continue
                 order += 1
-                heapq.heappush(due, (time.monotonic() + PAUSE_SECONDS, order, client, EVENTS))
+                heapq.heappush(due, (time.monotonic() + pause, order, client, EVENTS))
             else:
                 client.sendall(SHORT)
         now = time.monotonic()
@@ -69,8 +73,8 @@ def serve(port):
             except OSError:
                 continue
             if left > 1:
-                heapq.heappush(due, (at + PAUSE_SECONDS, order_of, client, left - 1))
+                heapq.heappush(due, (at + pause, order_of, client, left - 1))
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), float(sys.argv[2]))

@@ -1,7 +1,8 @@
 """P5: streamed answers. CPU of the proxy for each event, and how late events reach the client.
 
-Events are spaced out, as a model's tokens are, so each is a read and a write of its own; what arrives together is
-cheaper. Every event says when it was sent; worker and client share a clock.
+Events are spaced out, as a model's tokens are, so each is a wake-up, a read and a write of its own; and, in a second
+column, they follow each other as fast as the worker writes them. Every event says when it was sent; worker and client
+share a clock.
 """
 
 import json
@@ -21,7 +22,10 @@ STREAMS = 40
 EVENTS = 200
 EVENT_BYTES = 150
 PAUSE_SECONDS = 0.01
-COLUMNS = ["proxy", "CPU µs/event", "x nginx", "+ module µs", "first event p50", "p99", "other events p50", "p99"]
+COLUMNS = [
+    *("proxy", "CPU µs/event", "x nginx", "+ module µs", "first event p50", "p99", "other events p50", "p99"),
+    *("unpaced: CPU µs/event", "x nginx"),
+]
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,16 @@ def rows(contenders, guests):
 
 
 def report(options, stage, load, rows):
-    with stage.other_worker(_worker, lambda port: work.get(port)[0] == 200):
-        samples = interleaved(options, stage, rows, lambda running, _: measure(stage, running, options.seconds))
-    return render(rows, samples)
+    answers = max(1, round(options.seconds / (EVENTS * PAUSE_SECONDS)))
+    with stage.other_worker(_worker(PAUSE_SECONDS), _is_ready):
+        paced = interleaved(options, stage, rows, lambda running, _: measure(stage, running, STREAMS, answers))
+    with stage.other_worker(_worker(0), _is_ready):
+        unpaced = interleaved(options, stage, rows, lambda running, _: measure(stage, running, 4, 100 * answers))
+    return render(rows, paced, unpaced)
 
 
-def measure(stage, running, seconds):
-    answers = max(1, round(seconds / (EVENTS * PAUSE_SECONDS)))
-    arguments = {"port": running.port, "streams": STREAMS, "answers": answers, "events": EVENTS}
+def measure(stage, running, streams, answers):
+    arguments = {"port": running.port, "streams": streams, "answers": answers, "events": EVENTS}
     before = running.process.cpu_seconds()
     done = subprocess.run(
         ["taskset", "-c", stage.load_core_list(), sys.executable, _program("stream_client.py"), json.dumps(arguments)],
@@ -65,12 +71,14 @@ def measure(stage, running, seconds):
     return Sample(cpu * 1e6 / result.pop("events"), **result)
 
 
-def render(rows, samples):
+def render(rows, samples, unpaced):
     base = {row.proxy.name: median(samples[row.key], "cpu_us") for row in rows if not row.modules and samples[row.key]}
+    burst = {row.key: median(unpaced[row.key], "cpu_us") for row in rows if unpaced[row.key]}
+    burst_of_nginx = next((burst[row.key] for row in rows if row.proxy.name == "nginx" and row.key in burst), None)
     lines = []
     for row in rows:
         taken = samples[row.key]
-        if not taken:
+        if not taken or row.key not in burst:
             continue
         cpu = median(taken, "cpu_us")
         delays = ("first_p50_us", "first_p99_us", "p50_us", "p99_us")
@@ -82,6 +90,8 @@ def render(rows, samples):
                 f"{cpu / base['nginx']:.2f}" if "nginx" in base and row.proxy is not proxies.WORKER else "–",
                 f"{cpu - plain:+.1f}" if plain else "–",
                 *(microseconds(median(taken, delay)) for delay in delays),
+                "–" if row.proxy is proxies.WORKER else f"{burst[row.key]:.1f}",
+                f"{burst[row.key] / burst_of_nginx:.2f}" if burst_of_nginx and row.proxy is not proxies.WORKER else "–",
             ]
         )
     note = (
@@ -92,8 +102,12 @@ def render(rows, samples):
     return f"{markdown(COLUMNS, lines)}\n\n{note}"
 
 
-def _worker(place):
-    return [sys.executable, _program("stream_worker.py"), str(place.port)]
+def _worker(pause):
+    return lambda place: [sys.executable, _program("stream_worker.py"), str(place.port), str(pause)]
+
+
+def _is_ready(port):
+    return work.get(port)[0] == 200
 
 
 def _program(name):
