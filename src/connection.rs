@@ -20,6 +20,7 @@ use crate::http1::MessageError;
 use crate::http1::framing::{Decoder, FramingError};
 use crate::http1::head::{self, HeadReader, Limits};
 use crate::http1::incoming::IncomingBody;
+use crate::http1::outgoing::{OutgoingBody, Piece};
 use crate::http1::wire::Wire;
 
 /// Header lines and bytes of a request's head.
@@ -222,14 +223,17 @@ impl ClientConnection {
 
     /// Sends a piece of an answer: the socket takes what it can at once, and the rest with
     /// [`ClientConnection::poll_flush`], which must have been ready before.
-    pub fn send(
+    pub fn send<B>(
         &self,
         cx: &mut Context<'_>,
-        front: impl FnOnce(&mut Vec<u8>),
-        mut data: Bytes,
-        back: &'static [u8],
-    ) -> io::Result<()> {
-        self.http.borrow_mut().wire.send(cx, front, &mut data, back)
+        body: &OutgoingBody<B>,
+        head: impl FnOnce(&mut Vec<u8>),
+        mut piece: Piece,
+    ) -> io::Result<()>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        body.send(&mut self.http.borrow_mut().wire, cx, head, &mut piece)
     }
 
     /// Ready when the socket has taken everything.

@@ -106,11 +106,6 @@ pub fn is_event_stream(headers: &HeaderMap) -> bool {
         .any(|kind| essence.eq_ignore_ascii_case(kind))
 }
 
-/// `Content-Length`, when it is there and a number.
-pub fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,12 +2,10 @@
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::header::HeaderMap;
 use http::{Method, StatusCode, Version};
 use http_body::Body;
 use tokio::net::TcpStream;
@@ -17,8 +15,9 @@ use crate::gateway::body::GatewayBody;
 use crate::gateway::record::CountedConnection;
 use crate::gateway::{Gateway, Reply};
 use crate::http1::MessageError;
-use crate::http1::framing::{Announced, Framing, FramingError};
+use crate::http1::framing::{Framing, FramingError};
 use crate::http1::head;
+use crate::http1::outgoing::{OutgoingBody, Piece};
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
 pub async fn serve(
@@ -127,8 +126,7 @@ async fn send(connection: &ClientConnection, exchange: &Exchange, reply: Reply) 
     let framing = framing_of(exchange, head.status, &body);
     let ends_with_connection = framing == Framing::Unsaid && !body.is_end_stream();
     let mut persistent = exchange.persistent && !ends_with_connection;
-    let announced = if framing == Framing::Chunked { Announced::by(&head.headers) } else { Announced::default() };
-    let mut sending = Sending { body, framing, announced, ended: false, unsent: usize::MAX };
+    let mut sending = Sending { body: OutgoingBody::new(body, framing, &head.headers), unsent: usize::MAX };
     let mut begun = false;
     let sent = poll_fn(|cx| {
         if connection.poll_expired(cx).is_ready() {
@@ -140,7 +138,7 @@ async fn send(connection: &ClientConnection, exchange: &Exchange, reply: Reply) 
                 return Poll::Ready(Err(Stop::Left));
             }
             begun = true;
-            persistent &= connection.begin_answer(cx, sending.body.is_arriving());
+            persistent &= connection.begin_answer(cx, sending.body.body().is_arriving());
             sending.start(connection, cx, |out| {
                 persistent =
                     head::write_response(out, head.status, &head.headers, framing, exchange.version, persistent);
@@ -199,19 +197,9 @@ enum Stop {
 
 /// An answer on its way to the client.
 struct Sending {
-    body: GatewayBody,
-    framing: Framing,
-    announced: Announced,
-    /// All of the body has been handed to the connection.
-    ended: bool,
+    body: OutgoingBody<GatewayBody>,
     /// Bytes that the client had not taken when we last looked.
     unsent: usize,
-}
-
-/// What is sent at once.
-enum Piece {
-    Data(Bytes),
-    Trailers(HeaderMap),
 }
 
 impl Sending {
@@ -222,85 +210,36 @@ impl Sending {
         cx: &mut Context<'_>,
         head: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Stop> {
-        let (piece, stop) = match self.next(cx) {
-            Poll::Ready(Ok(piece)) => (piece, None),
-            Poll::Pending => (Piece::Data(Bytes::new()), None),
+        let (piece, stop) = match self.body.poll_next(cx) {
+            Poll::Ready(Ok(piece)) => (piece, Ok(())),
+            Poll::Pending => (Piece::default(), Ok(())),
             // The client is told the head all the same.
-            Poll::Ready(Err(stop)) => (Piece::Data(Bytes::new()), Some(stop)),
+            Poll::Ready(Err(_)) => (Piece::default(), Err(Stop::Broke)),
         };
-        self.send(connection, cx, head, piece)?;
-        stop.map_or(Ok(()), Err)
+        connection.send(cx, &self.body, head, piece).map_err(|_| Stop::Left)?;
+        stop
     }
 
     fn poll(&mut self, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         loop {
             match connection.poll_flush(cx) {
-                Poll::Ready(Ok(())) if self.ended => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if self.body.is_ended() => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Left)),
                 Poll::Pending => {
                     let unsent = connection.unsent();
-                    if self.ended && unsent < self.unsent {
+                    if self.body.is_ended() && unsent < self.unsent {
                         connection.note_progress();
                     }
                     self.unsent = unsent;
                     return connection.poll_left(cx).map(|()| Err(Stop::Left));
                 }
             }
-            match self.next(cx) {
-                Poll::Ready(Ok(piece)) => self.send(connection, cx, |_| {}, piece)?,
-                Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
+            match self.body.poll_next(cx) {
+                Poll::Ready(Ok(piece)) => connection.send(cx, &self.body, |_| {}, piece).map_err(|_| Stop::Left)?,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Broke)),
                 Poll::Pending => return connection.poll_left(cx).map(|()| Err(Stop::Left)),
             }
         }
-    }
-
-    fn send(
-        &self,
-        connection: &ClientConnection,
-        cx: &mut Context<'_>,
-        front: impl FnOnce(&mut Vec<u8>),
-        piece: Piece,
-    ) -> Result<(), Stop> {
-        let framing = self.framing;
-        let sent = match piece {
-            Piece::Data(data) => {
-                let length = data.len();
-                let front = |out: &mut Vec<u8>| {
-                    front(out);
-                    framing.write_front(out, length);
-                };
-                connection.send(cx, front, data, framing.back(length, self.ended))
-            }
-            Piece::Trailers(trailers) => {
-                let front = |out: &mut Vec<u8>| {
-                    front(out);
-                    self.announced.write(out, &trailers);
-                };
-                connection.send(cx, front, Bytes::new(), b"")
-            }
-        };
-        sent.map_err(|_| Stop::Left)
-    }
-
-    /// The next of the body; empty at its end.
-    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Stop>> {
-        while self.framing != Framing::AsSaid && !self.body.is_end_stream() {
-            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { break };
-            match frame.map_err(|_| Stop::Broke)?.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => {
-                    self.ended = self.body.is_end_stream();
-                    return Poll::Ready(Ok(Piece::Data(data)));
-                }
-                Err(frame) if self.framing == Framing::Chunked => {
-                    self.ended = true;
-                    return Poll::Ready(Ok(Piece::Trailers(frame.into_trailers().unwrap_or_default())));
-                }
-                Err(_) => {}
-            }
-        }
-        self.ended = true;
-        Poll::Ready(Ok(Piece::Data(Bytes::new())))
     }
 }

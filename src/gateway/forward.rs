@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use http::header::{self, HeaderMap};
+use http::header;
 use http_body::Body;
 
 use super::View;
@@ -16,7 +16,7 @@ use crate::http1::head::Response;
 use crate::modules::{RequestHead, ResponseHead};
 use crate::workers::Lease;
 use crate::workers::client::Connections;
-use crate::workers::link::{self, AnswerBody, Link, Payload};
+use crate::workers::link::{AnswerBody, Link, Payload, RequestParts};
 
 /// Workers that are tried while none can be connected to.
 const MOST_WORKERS: usize = 3;
@@ -93,7 +93,7 @@ async fn exchange(
     record: &Record,
 ) -> Result<(Response, Box<Link<WorkerBody>>), Failure> {
     let request =
-        link::RequestHead { method: &head.method, uri: &head.uri, headers: &head.headers, host: &home.worker.host };
+        RequestParts { method: &head.method, uri: &head.uri, headers: &head.headers, host: &home.worker.host };
     let mut kept = home.reuse().await;
     loop {
         let mut link = match kept.take() {
@@ -139,16 +139,12 @@ fn receive(
 
 /// Reads up to `limit` bytes of an answer's body for modules to see. `Err` holds what to send on when there
 /// is more.
-pub async fn collect_answer(
-    content: Content,
-    headers: &HeaderMap,
-    limit: u64,
-) -> Result<Result<bytes::Bytes, Content>, GatewayError> {
+pub async fn collect_answer(content: Content, limit: u64) -> Result<Result<bytes::Bytes, Content>, GatewayError> {
     let mut rest = match content {
         Content::Whole(bytes) => return Ok(Ok(bytes.unwrap_or_default())),
         Content::Stream { rest, .. } => rest,
     };
-    if !rest.is_end_stream() && headers::content_length(headers).is_some_and(|length| length > limit) {
+    if rest.size_hint().lower() > limit {
         return Ok(Err(Content::Stream { first: None, rest }));
     }
     rest.expect_whole();

@@ -77,7 +77,7 @@ pub async fn on_response(
     let (body, passing) = match limit {
         None => (Bytes::new(), Some(content)),
         Some(limit) => {
-            let collecting = pin!(forward::collect_answer(content, &head.headers, limit));
+            let collecting = pin!(forward::collect_answer(content, limit));
             match within(deadline, || GatewayError::Timeout, collecting).await? {
                 Ok(body) => (body, None),
                 Err(content) => (Bytes::new(), Some(content)),

@@ -2,17 +2,12 @@
 
 use std::io::Write;
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName};
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version};
 
+use super::chunks::Chunks;
 use super::{head, wire};
-
-/// Bytes of chunk extensions and of trailers that one body may have; nobody here reads the former.
-const MAX_EXTENSIONS: usize = 16 * 1024;
-const MAX_TRAILERS: usize = 16 * 1024;
-/// Digits of a chunk's size: more would not fit 64 bits.
-const MAX_DIGITS: usize = 16;
 
 /// Why a body can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -70,63 +65,6 @@ impl Framing {
     }
 }
 
-/// The fields that a message says it ends with (RFC 9110 section 6.6.2): those alone are passed on.
-#[derive(Debug, Default)]
-pub struct Announced(Vec<HeaderName>);
-
-impl Announced {
-    pub fn by(headers: &HeaderMap) -> Self {
-        let lists = headers.get_all(header::TRAILER).iter().filter_map(|value| value.to_str().ok());
-        let names = lists.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok());
-        Self(names.filter(is_trailer).collect())
-    }
-
-    /// Writes the last chunk and the trailer section (RFC 9112 section 7.1.2).
-    pub fn write(&self, out: &mut Vec<u8>, trailers: &HeaderMap) {
-        out.extend_from_slice(b"0\r\n");
-        for (name, value) in trailers.iter().filter(|(name, _)| self.0.contains(name)) {
-            head::write_field(out, name.as_str(), value.as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
-/// Fields that frame, route, authenticate or describe a message do not belong behind it (RFC 9110 section 6.5.1), and
-/// what a proxy says of it does not come from others.
-fn is_trailer(name: &HeaderName) -> bool {
-    use header as h;
-    let text = name.as_str();
-    if text.starts_with("x-forwarded-") || ["keep-alive", "proxy", "proxy-connection", "x-request-id"].contains(&text) {
-        return false;
-    }
-    ![
-        h::DATE,
-        h::FORWARDED,
-        h::VIA,
-        h::AUTHORIZATION,
-        h::CACHE_CONTROL,
-        h::CONNECTION,
-        h::CONTENT_ENCODING,
-        h::CONTENT_LENGTH,
-        h::CONTENT_RANGE,
-        h::CONTENT_TYPE,
-        h::COOKIE,
-        h::EXPECT,
-        h::HOST,
-        h::MAX_FORWARDS,
-        h::PROXY_AUTHENTICATE,
-        h::PROXY_AUTHORIZATION,
-        h::RANGE,
-        h::SET_COOKIE,
-        h::TE,
-        h::TRAILER,
-        h::TRANSFER_ENCODING,
-        h::UPGRADE,
-        h::WWW_AUTHENTICATE,
-    ]
-    .contains(name)
-}
-
 /// Reads a body out of what has arrived.
 #[derive(Debug)]
 pub enum Decoder {
@@ -176,7 +114,7 @@ impl Decoder {
     }
 
     fn chunked() -> Self {
-        Self::Chunked(Chunks { state: ChunkState::Size { digits: 0, size: 0 }, extensions: 0 })
+        Self::Chunked(Chunks::default())
     }
 
     fn length(length: u64) -> Self {
@@ -199,8 +137,9 @@ impl Decoder {
     /// Bytes that are certain to come next.
     pub fn expected(&self) -> u64 {
         match self {
-            Self::Length(remaining) | Self::Chunked(Chunks { state: ChunkState::Data(remaining), .. }) => *remaining,
-            Self::Ended | Self::Chunked(_) | Self::UntilClose => 0,
+            Self::Length(remaining) => *remaining,
+            Self::Chunked(chunks) => chunks.expected(),
+            Self::Ended | Self::UntilClose => 0,
         }
     }
 
@@ -228,7 +167,7 @@ impl Decoder {
             }
             Self::Chunked(chunks) => {
                 let decoded = chunks.decode(unread)?;
-                if matches!(chunks.state, ChunkState::Ended) {
+                if chunks.is_ended() {
                     *self = Self::Ended;
                 }
                 Ok(decoded)
@@ -253,7 +192,7 @@ fn is_chunked(version: Version, headers: &HeaderMap) -> Result<bool, FramingErro
 }
 
 /// `Content-Length`: digits only, and the same in every field that is there (RFC 9110 section 8.6).
-pub fn length(headers: &HeaderMap) -> Result<Option<u64>, FramingError> {
+fn length(headers: &HeaderMap) -> Result<Option<u64>, FramingError> {
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = values.next() else { return Ok(None) };
     if values.any(|value| value != first) || !first.as_bytes().iter().all(u8::is_ascii_digit) {
@@ -263,221 +202,11 @@ pub fn length(headers: &HeaderMap) -> Result<Option<u64>, FramingError> {
     length.map(Some).ok_or(FramingError::Length)
 }
 
-/// Where in a chunked body we are.
-#[derive(Debug)]
-pub struct Chunks {
-    state: ChunkState,
-    /// Bytes of extensions so far.
-    extensions: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum ChunkState {
-    Size {
-        digits: usize,
-        size: u64,
-    },
-    /// White space or an extension; `cr` once it was seen, after which only LF may follow.
-    Extension {
-        size: u64,
-        begun: bool,
-        cr: bool,
-    },
-    Data(u64),
-    DataEnd,
-    Trailers,
-    Ended,
-}
-
-impl Chunks {
-    fn decode(&mut self, unread: &mut BytesMut) -> Result<Decoded, FramingError> {
-        let mut first = Bytes::new();
-        let mut joined = BytesMut::new();
-        let mut trailers = None;
-        while !unread.is_empty() {
-            match self.state {
-                ChunkState::Size { .. } | ChunkState::Extension { .. } => self.read_size(unread)?,
-                ChunkState::Data(remaining) => {
-                    let count = unread.len().min(usize::try_from(remaining).unwrap_or(usize::MAX));
-                    self.state = match remaining - count as u64 {
-                        0 => ChunkState::DataEnd,
-                        remaining => ChunkState::Data(remaining),
-                    };
-                    if first.is_empty() {
-                        first = wire::take(unread, count);
-                    } else {
-                        if joined.is_empty() {
-                            joined.reserve(first.len() + unread.len());
-                            joined.extend_from_slice(&first);
-                        }
-                        joined.extend_from_slice(&unread[..count]);
-                        unread.advance(count);
-                    }
-                }
-                ChunkState::DataEnd => {
-                    if !b"\r\n".starts_with(&unread[..unread.len().min(2)]) {
-                        return Err(FramingError::Chunk("its data is longer than its size"));
-                    }
-                    if unread.len() < 2 {
-                        break;
-                    }
-                    unread.advance(2);
-                    self.state = ChunkState::Size { digits: 0, size: 0 };
-                }
-                ChunkState::Trailers => match trailers_end(unread)? {
-                    Some(2) => {
-                        unread.advance(2);
-                        self.state = ChunkState::Ended;
-                    }
-                    // What came before them goes first.
-                    Some(end) if first.is_empty() => {
-                        self.state = ChunkState::Ended;
-                        let section = wire::take(unread, end);
-                        trailers = Some(head::trailers(&section).map_err(|_| FramingError::Trailers)?);
-                    }
-                    Some(_) | None => break,
-                },
-                ChunkState::Ended => break,
-            }
-        }
-        let data = if joined.is_empty() { first } else { joined.freeze() };
-        match (data.is_empty(), trailers) {
-            (false, _) => Ok(Decoded::Data(data)),
-            (true, Some(trailers)) => Ok(Decoded::Trailers(trailers)),
-            (true, None) if matches!(self.state, ChunkState::Ended) => Ok(Decoded::End),
-            (true, None) => Ok(Decoded::More),
-        }
-    }
-
-    /// Reads the line that says how long a chunk is, as far as it is here.
-    fn read_size(&mut self, unread: &mut BytesMut) -> Result<(), FramingError> {
-        while let (ChunkState::Size { .. } | ChunkState::Extension { .. }, Some(&byte)) = (self.state, unread.first()) {
-            unread.advance(1);
-            self.state = match self.state {
-                ChunkState::Size { digits, size } if byte.is_ascii_hexdigit() => {
-                    if digits == MAX_DIGITS {
-                        return Err(FramingError::Chunk("its size is too large"));
-                    }
-                    let value = char::from(byte).to_digit(16).unwrap_or_default();
-                    ChunkState::Size { digits: digits + 1, size: size << 4 | u64::from(value) }
-                }
-                ChunkState::Size { digits: 0, .. } => return Err(FramingError::Chunk("it has no size")),
-                ChunkState::Size { size, .. } => self.extension(byte, size, false)?,
-                ChunkState::Extension { size: 0, cr: true, .. } if byte == b'\n' => ChunkState::Trailers,
-                ChunkState::Extension { size, cr: true, .. } if byte == b'\n' => ChunkState::Data(size),
-                ChunkState::Extension { size, begun, cr: false } => self.extension(byte, size, begun)?,
-                _ => return Err(FramingError::Chunk("the line of its size")),
-            };
-        }
-        Ok(())
-    }
-
-    /// A byte behind a chunk's size: white space, then perhaps an extension, which is passed over.
-    fn extension(&mut self, byte: u8, size: u64, begun: bool) -> Result<ChunkState, FramingError> {
-        let (begun, cr) = match byte {
-            b'\r' => return Ok(ChunkState::Extension { size, begun, cr: true }),
-            b';' => (true, false),
-            b' ' | b'\t' => (begun, false),
-            byte if begun && byte > b' ' => (true, false),
-            _ => return Err(FramingError::Chunk("the line of its size")),
-        };
-        self.extensions += 1;
-        if self.extensions > MAX_EXTENSIONS {
-            return Err(FramingError::Chunk("its extensions are too long"));
-        }
-        Ok(ChunkState::Extension { size, begun, cr })
-    }
-}
-
-/// Where the trailer section ends, its empty line included.
-fn trailers_end(unread: &[u8]) -> Result<Option<usize>, FramingError> {
-    let mut line = 0;
-    for at in memchr::memchr_iter(b'\n', unread) {
-        if at == 0 || unread[at - 1] != b'\r' || at > MAX_TRAILERS {
-            return Err(FramingError::Trailers);
-        }
-        if at - 1 == line {
-            return Ok(Some(at + 1));
-        }
-        line = at + 1;
-    }
-    if unread.len() > MAX_TRAILERS { Err(FramingError::Trailers) } else { Ok(None) }
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
 
     use super::*;
-
-    /// The body, whether it has ended, and its trailers; fed in pieces of `step` bytes.
-    fn read(wire: &[u8], step: usize) -> Result<(Vec<u8>, bool, HeaderMap), FramingError> {
-        let (mut decoder, mut unread) = (Decoder::chunked(), BytesMut::new());
-        let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
-        for piece in wire.chunks(step) {
-            unread.extend_from_slice(piece);
-            loop {
-                match decoder.decode(&mut unread)? {
-                    Decoded::Data(data) => body.extend_from_slice(&data),
-                    Decoded::Trailers(fields) => trailers = fields,
-                    Decoded::More | Decoded::End => break,
-                }
-            }
-        }
-        Ok((body, decoder.is_ended(), trailers))
-    }
-
-    #[test]
-    fn chunks_are_read_however_they_arrive() {
-        let wire = b"5;a=b\r\nhello\r\n6 \t;x\r\n world\r\n0\r\nA: b\r\nc: d\r\n\r\n";
-        for step in 1..=wire.len() {
-            let (body, ended, trailers) = read(wire, step).expect("a valid body");
-            assert_eq!((&body[..], ended), (&b"hello world"[..], true), "{step}");
-            assert_eq!(
-                (&trailers["a"], &trailers["c"]),
-                (&HeaderValue::from_static("b"), &HeaderValue::from_static("d"))
-            );
-        }
-    }
-
-    #[test]
-    fn chunks_that_arrive_together_are_one_piece_and_its_end() {
-        let mut unread = BytesMut::from(&b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\nnext"[..]);
-        let mut decoder = Decoder::chunked();
-        assert!(matches!(decoder.decode(&mut unread), Ok(Decoded::Data(data)) if &data[..] == b"abc"));
-        assert!(decoder.is_ended());
-        assert_eq!(&unread[..], b"next");
-    }
-
-    #[test]
-    fn broken_chunks_are_errors() {
-        for bad in [
-            "g\r\n",
-            "\r\n",
-            "0x5\r\n",
-            "-1\r\n",
-            "+1\r\n",
-            "11111111111111111\r\n",
-            "1\nab",
-            "1\r\nab\r\n",
-            "1\r\na\n",
-            "1\r\na\rb",
-            "1;a\nb",
-            "1\rx\n",
-            "1 1\r\n",
-            "0\r\na: b\n\n",
-            "0\r\n\n",
-            "0\r\na : b\r\n\r\n",
-        ] {
-            for step in [1, bad.len()] {
-                assert!(read(bad.as_bytes(), step).is_err(), "{bad:?}");
-            }
-        }
-        let endless = format!("1;{}", "a".repeat(MAX_EXTENSIONS + 1));
-        assert!(read(endless.as_bytes(), endless.len()).is_err());
-        let endless = format!("0\r\na: {}", "a".repeat(MAX_TRAILERS));
-        assert!(read(endless.as_bytes(), endless.len()).is_err());
-    }
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(k, v)| (header::HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
@@ -498,15 +227,5 @@ mod tests {
         for bad in ["+5", "0x5", "-1", "", "5 5", "5, 5", "18446744073709551621"] {
             assert_eq!(of(new, &[("content-length", bad)]), Err(FramingError::Length), "{bad}");
         }
-    }
-
-    #[test]
-    fn only_announced_trailers_pass_and_none_that_frame_or_authorise() {
-        let announced = headers(&[("trailer", "Grpc-Status , content-length,authorization"), ("trailer", "via")]);
-        let trailers =
-            [("content-length", "5"), ("authorization", "x"), ("grpc-status", "0"), ("via", "1"), ("a", "b")];
-        let mut out = Vec::new();
-        Announced::by(&announced).write(&mut out, &headers(&trailers));
-        assert_eq!(String::from_utf8_lossy(&out), "0\r\ngrpc-status: 0\r\n\r\n");
     }
 }

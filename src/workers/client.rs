@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use tokio::net::TcpStream;
 
 use super::Worker;
-use super::link::{AnswerBody, Link, LinkError, Payload, RequestHead};
+use super::link::{AnswerBody, Link, LinkError, Payload, RequestParts};
 
 /// Time to connect; a worker that can't be reached must not hold a request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -110,7 +110,7 @@ pub async fn fetch(worker: &Worker, request: Request<()>, limit: usize) -> Resul
     let (mut head, ()) = request.into_parts();
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     let upload = Payload::new(&head.method, &head.headers, Empty::new());
-    let asked = RequestHead { method: &head.method, uri: &head.uri, headers: &head.headers, host: &worker.host };
+    let asked = RequestParts { method: &head.method, uri: &head.uri, headers: &head.headers, host: &worker.host };
     let answer = link.send(asked, upload).await.map_err(|failure| FetchError::Send(failure.error))?;
     let body = match limit {
         0 => Bytes::new(),

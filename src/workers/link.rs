@@ -19,9 +19,10 @@ use tokio::time::Sleep;
 
 use super::client::Connections;
 use crate::http1::MessageError;
-use crate::http1::framing::{Announced, Decoder, Framing};
+use crate::http1::framing::{Decoder, Framing};
 use crate::http1::head::{self, HeadReader, Limits};
 use crate::http1::incoming::IncomingBody;
+use crate::http1::outgoing::{OutgoingBody, Piece};
 use crate::http1::wire::Wire;
 
 /// Header lines and bytes of an answer's head.
@@ -45,7 +46,7 @@ pub enum LinkError {
 
 /// The head of a request to a worker.
 #[derive(Clone, Copy)]
-pub struct RequestHead<'a> {
+pub struct RequestParts<'a> {
     pub method: &'a Method,
     pub uri: &'a Uri,
     /// Without `Host` and framing, which are the connection's.
@@ -55,14 +56,9 @@ pub struct RequestHead<'a> {
 
 /// The body of a request on its way to a worker.
 pub struct Payload<B> {
-    body: B,
+    outgoing: OutgoingBody<B>,
     /// Read from the body and not sent yet.
-    first: Bytes,
-    trailers: Option<Box<HeaderMap>>,
-    framing: Framing,
-    announced: Announced,
-    /// The body has been handed to the connection.
-    ended: bool,
+    first: Option<Piece>,
     /// Nothing of the body is read before the worker has said `100 Continue`, or has said nothing for a second:
     /// reading is what makes the client send.
     gate: Option<Pin<Box<Sleep>>>,
@@ -78,8 +74,7 @@ where
             Some(0) if !headers.contains_key(header::CONTENT_LENGTH) && !anticipates_content(method) => Framing::Unsaid,
             Some(length) => Framing::Length(length),
         };
-        let announced = if framing == Framing::Chunked { Announced::by(headers) } else { Announced::default() };
-        Self { body, first: Bytes::new(), trailers: None, framing, announced, ended: false, gate: None }
+        Self { outgoing: OutgoingBody::new(body, framing, headers), first: None, gate: None }
     }
 
     pub fn wait_for_continue(&mut self) {
@@ -88,32 +83,15 @@ where
 
     /// Whether nothing is lost when the request is sent again.
     pub fn is_empty(&self) -> bool {
-        self.first.is_empty() && self.body.is_end_stream()
+        self.first.is_none() && self.outgoing.body().is_end_stream()
     }
 
-    /// The next of the body; `Err` holds its trailers.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<Bytes, HeaderMap>, LinkError>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, LinkError>> {
         if let Some(gate) = &mut self.gate {
             ready!(gate.as_mut().poll(cx));
             self.gate = None;
         }
-        while !self.body.is_end_stream() {
-            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { break };
-            match frame.map_err(|_| LinkError::Upload)?.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => {
-                    self.ended = self.body.is_end_stream();
-                    return Poll::Ready(Ok(Ok(data)));
-                }
-                Err(frame) if self.framing == Framing::Chunked => {
-                    self.ended = true;
-                    return Poll::Ready(Ok(Err(frame.into_trailers().unwrap_or_default())));
-                }
-                Err(_) => {}
-            }
-        }
-        self.ended = true;
-        Poll::Ready(Ok(Ok(Bytes::new())))
+        self.outgoing.poll_next(cx).map_err(|_| LinkError::Upload)
     }
 }
 
@@ -164,7 +142,11 @@ where
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub async fn send(&mut self, request: RequestHead<'_>, upload: Payload<B>) -> Result<head::Response, SendError<B>> {
+    pub async fn send(
+        &mut self,
+        request: RequestParts<'_>,
+        upload: Payload<B>,
+    ) -> Result<head::Response, SendError<B>> {
         let mut to_send = Some(upload);
         let answered = poll_fn(|cx| {
             if let Some(upload) = to_send.take()
@@ -181,32 +163,27 @@ where
     fn begin(
         &mut self,
         cx: &mut Context<'_>,
-        request: RequestHead,
+        request: RequestParts,
         mut upload: Payload<B>,
     ) -> Result<(), SendError<B>> {
         self.interim = 0;
-        if upload.first.is_empty() && !upload.ended {
+        if upload.first.is_none() && !upload.outgoing.is_ended() {
             match upload.poll_next(cx) {
-                Poll::Ready(Ok(Ok(data))) => upload.first = data,
-                Poll::Ready(Ok(Err(trailers))) => upload.trailers = Some(Box::new(trailers)),
+                Poll::Ready(Ok(piece)) => upload.first = Some(piece),
                 Poll::Ready(Err(error)) => return Err(SendError { error, unsent: None }),
                 Poll::Pending => {}
             }
         }
-        let Payload { framing, ref trailers, ref announced, ref mut first, ended, .. } = upload;
-        let length = first.len();
-        let front = |out: &mut Vec<u8>| {
-            head::write_request(out, request.method, request.uri, request.host, request.headers, framing);
-            match trailers {
-                Some(trailers) => announced.write(out, trailers),
-                None => framing.write_front(out, length),
-            }
+        let mut first = upload.first.take().unwrap_or_default();
+        let head = |out: &mut Vec<u8>| {
+            let RequestParts { method, uri, host, headers } = request;
+            head::write_request(out, method, uri, host, headers, upload.outgoing.framing);
         };
-        let back = if trailers.is_some() { b"" } else { framing.back(length, ended) };
-        match self.wire.send(cx, front, first, back) {
+        match upload.outgoing.send(&mut self.wire, cx, head, &mut first) {
             Ok(()) => self.upload = Some(upload),
             // The worker closed a kept connection just as it was taken.
             Err(error) if self.reused => {
+                upload.first = Some(first);
                 return Err(SendError { error: MessageError::Io(error).into(), unsent: Some(upload) });
             }
             Err(_) => self.stop_sending(),
@@ -265,22 +242,10 @@ where
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
         while let Some(upload) = &mut self.upload {
             match self.wire.poll_flush(cx) {
-                Poll::Ready(Ok(())) if upload.ended => self.upload = None,
+                Poll::Ready(Ok(())) if upload.outgoing.is_ended() => self.upload = None,
                 Poll::Ready(Ok(())) => {
                     let Poll::Ready(next) = upload.poll_next(cx) else { return Ok(()) };
-                    let (framing, ended, announced) = (upload.framing, upload.ended, &upload.announced);
-                    let sent = match next? {
-                        Ok(mut data) => {
-                            let length = data.len();
-                            let front = |out: &mut Vec<u8>| framing.write_front(out, length);
-                            self.wire.send(cx, front, &mut data, framing.back(length, ended))
-                        }
-                        Err(trailers) => {
-                            let front = |out: &mut Vec<u8>| announced.write(out, &trailers);
-                            self.wire.send(cx, front, &mut Bytes::new(), b"")
-                        }
-                    };
-                    if sent.is_err() {
+                    if upload.outgoing.send(&mut self.wire, cx, |_| {}, &mut next?).is_err() {
                         self.stop_sending();
                     }
                 }
