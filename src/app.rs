@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use tokio::net::TcpListener as AsyncListener;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
@@ -16,6 +15,7 @@ use tokio::task::spawn_local;
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::gateway::Shared;
+use crate::gateway::accept::Via;
 use crate::gateway::record::CountedConnection;
 use crate::modules::{Cache, CacheError, Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
 use crate::registry::{self, DeployError, Deployment, Registry};
@@ -81,7 +81,7 @@ impl App {
             publisher: publisher.clone(),
             engine: wasm.as_ref().map(|wasm| wasm.engine.clone()),
             control,
-            via: own_via(),
+            via: Via::new(&format!("smg-{:016x}", fastrand::u64(..))),
             draining: AtomicBool::new(false),
             shards: shard_count(&config),
             config,
@@ -193,11 +193,6 @@ async fn deploy_at_start(registry: &Registry, config: &Config) -> Result<(), Sta
 fn shard_count(config: &Config) -> u32 {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     config.listen.shards.map_or_else(|| u32::try_from(cores()).unwrap_or(1), u32::from)
-}
-
-/// An entry for `Via` that no other gateway writes (RFC 9110 section 7.6.3), so that a loop is seen.
-fn own_via() -> HeaderValue {
-    HeaderValue::from_str(&format!("1.1 smg-{:016x}", fastrand::u64(..))).expect("letters and digits are valid")
 }
 
 fn watch_workers(shared: &Arc<Shared>) {

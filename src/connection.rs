@@ -1,8 +1,7 @@
-//! One client's connection: its socket, the phase it is in, and how long it may stay there.
+//! One client's connection (HTTP/1.1): its socket, the phase it is in, and how long it may stay there.
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,12 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Version;
-use http::header::{self, HeaderValue};
+use http::header;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
-use crate::deadline::{Deadline, Deadlines};
+use crate::client::Client;
+use crate::deadline::Deadline;
 use crate::http1::MessageError;
 use crate::http1::framing::{Decoder, FramingError};
 use crate::http1::head::{self, HeadReader, Limits};
@@ -24,7 +24,7 @@ use crate::http1::outgoing::{OutgoingBody, Piece};
 use crate::http1::wire::Wire;
 
 /// Header lines and bytes of a request's head.
-const LIMITS: Limits = Limits { fields: 100, bytes: 64 * 1024 };
+pub const LIMITS: Limits = Limits { fields: 100, bytes: 64 * 1024 };
 /// What is read ahead of requests that the client sends before it has its answer.
 const MAX_READ_AHEAD: usize = 128 * 1024;
 /// What is read of a body that nobody wanted, to use the connection again.
@@ -47,9 +47,7 @@ pub struct Patience {
 /// One client's connection.
 pub struct ClientConnection {
     http: RefCell<Http>,
-    pub peer: SocketAddr,
-    /// The client's address without port, as `X-Forwarded-For` shows it.
-    pub forwarded_for: HeaderValue,
+    pub client: Client,
     deadline: Deadline,
     patience: Patience,
     /// Some of a request's head is here.
@@ -79,25 +77,16 @@ enum Expectation {
 pub type Arrival = (head::Request, Option<FramingError>);
 
 impl ClientConnection {
-    pub fn new(stream: TcpStream, peer: SocketAddr, deadlines: &Deadlines, patience: Patience) -> Rc<Self> {
-        let address = peer.ip().to_canonical().to_string();
-        let deadline = deadlines.register();
-        deadline.set(patience.head);
+    /// `deadline` is that of the first request's head, and has been set.
+    pub fn new(wire: Wire<TcpStream>, client: Client, deadline: Deadline, patience: Patience) -> Rc<Self> {
         let http = Http {
-            wire: Wire::new(stream),
+            wire,
             heads: HeadReader::default(),
             body: IncomingBody::new(Decoder::Ended),
             expectation: Expectation::None,
             discarded: 0,
         };
-        Rc::new(Self {
-            http: RefCell::new(http),
-            peer,
-            forwarded_for: HeaderValue::from_str(&address).expect("an address is a valid header value"),
-            deadline,
-            patience,
-            head_begun: Cell::new(false),
-        })
+        Rc::new(Self { http: RefCell::new(http), client, deadline, patience, head_begun: Cell::new(false) })
     }
 
     /// Ready when the client has taken too long for the phase it is in.
@@ -115,7 +104,7 @@ impl ClientConnection {
     }
 
     /// The next request, and whether its body can be read; `None` when the client has closed between two of them.
-    /// The body is read from here on, by [`RequestBody`].
+    /// The body is read from here on, by [`crate::client::RequestBody`].
     pub fn poll_request(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Arrival>, MessageError>> {
         let Http { wire, heads, body, expectation, discarded } = &mut *self.http.borrow_mut();
         loop {
@@ -162,7 +151,8 @@ impl ClientConnection {
         Poll::Pending
     }
 
-    fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MessageError>>> {
+    /// The next of the request's body.
+    pub fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MessageError>>> {
         let Http { wire, body, expectation, .. } = &mut *self.http.borrow_mut();
         body.poll(wire, cx, |wire, cx| {
             if *expectation == Expectation::Waiting {
@@ -173,6 +163,16 @@ impl ClientConnection {
             let _ = wire.poll_flush(cx);
             Ok(())
         })
+    }
+
+    /// What is left of the request's body.
+    pub fn body_size_hint(&self) -> SizeHint {
+        self.http.borrow().body.size_hint()
+    }
+
+    /// The body will come in one piece, if its length is known.
+    pub fn expect_whole(&self) {
+        self.http.borrow_mut().body.whole = true;
     }
 
     /// Passes over what is left of a request's body that nobody has read; ready with whether it came to its end.
@@ -287,35 +287,4 @@ impl ClientConnection {
 fn awaits(request: &head::Request) -> bool {
     request.version >= Version::HTTP_11
         && request.headers.get(header::EXPECT).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-/// The body of the request that is being answered, as it arrives.
-pub struct RequestBody(Rc<ClientConnection>);
-
-impl RequestBody {
-    pub fn new(connection: Rc<ClientConnection>) -> Self {
-        Self(connection)
-    }
-
-    /// It will come in one piece, if its length is known: who wants it whole need not copy it together.
-    pub fn expect_whole(&self) {
-        self.0.http.borrow_mut().body.whole = true;
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = MessageError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MessageError>>> {
-        self.0.poll_body(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.http.borrow().body.is_ended()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.http.borrow().body.size_hint()
-    }
 }

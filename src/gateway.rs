@@ -1,6 +1,6 @@
 //! One request, top to bottom.
 
-mod accept;
+pub mod accept;
 mod access;
 mod answer;
 pub mod body;
@@ -26,14 +26,14 @@ use serde_json::json;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use self::accept::Additions;
+use self::accept::{Additions, Via};
 use self::answer::Answer;
 use self::body::{ClientBody, GatewayBody, WorkerBody};
 use self::error::GatewayError;
 use self::hooks::OnRequest;
 use self::record::{HttpMetrics, Record};
+use crate::client::{Client, RequestBody};
 use crate::config::Config;
-use crate::connection::{ClientConnection, RequestBody};
 use crate::deadline::{Deadline, Deadlines};
 use crate::headers::{self, X_REQUEST_ID};
 use crate::http1::MessageError;
@@ -55,8 +55,7 @@ pub struct Shared {
     pub publisher: Arc<Publisher>,
     pub engine: Option<Arc<Engine>>,
     pub control: mpsc::Sender<ControlCall>,
-    /// This gateway's own entry for `Via`.
-    pub via: HeaderValue,
+    pub via: Via,
     pub draining: AtomicBool,
     pub shards: u32,
 }
@@ -123,17 +122,16 @@ impl Gateway {
     /// `unreadable` is why its body can't be read, if that is so.
     pub async fn handle(
         &self,
-        connection: &ClientConnection,
+        client: &Client,
         request: Request,
         unreadable: Option<FramingError>,
         body: RequestBody,
     ) -> Reply {
         let request_id = headers::request_id(&request.headers, &self.shared.config.limits.request_id_headers);
-        let client = connection.forwarded_for.clone();
-        let mut record = Record::open(request_id, client, &request.method, &request.uri, &self.metrics);
+        let mut record = Record::open(request_id, client.address.clone(), &request.method, &request.uri, &self.metrics);
         let is_head = request.method == Method::HEAD;
         let answered = match unreadable {
-            None => self.route(connection, request, body, &mut record).await,
+            None => self.route(client, request, body, &mut record).await,
             Some(error) => Err(GatewayError::NoRequest(error.into())),
         };
         let answer = answered.unwrap_or_else(|error| Answer::of_error(&error, &mut record)).framed(is_head);
@@ -141,17 +139,17 @@ impl Gateway {
     }
 
     /// Answers what is not a request.
-    pub fn refuse(&self, connection: &ClientConnection, error: MessageError) -> Reply {
+    pub fn refuse(&self, client: &Client, error: MessageError) -> Reply {
         let request_id = headers::new_request_id();
         let (method, target) = (Method::from_bytes(b"-").expect("a token"), Uri::from_static("*"));
-        let mut record = Record::open(request_id, connection.forwarded_for.clone(), &method, &target, &self.metrics);
+        let mut record = Record::open(request_id, client.address.clone(), &method, &target, &self.metrics);
         let answer = Answer::of_error(&GatewayError::NoRequest(error), &mut record);
         Reply::new(answer, record)
     }
 
     async fn route(
         &self,
-        connection: &ClientConnection,
+        client: &Client,
         request: Request,
         body: RequestBody,
         record: &mut Record,
@@ -161,20 +159,20 @@ impl Gateway {
             Route::Alive => only_reads(&request.method).map(|()| Answer::text(StatusCode::OK, "OK")),
             Route::Ready => only_reads(&request.method).map(|()| self.readiness()),
             Route::Metrics => {
-                access::check_admin(&self.shared.config.access, connection.peer, &request.uri, &request.headers)?;
+                access::check_admin(&self.shared.config.access, client.peer, &request.uri, &request.headers)?;
                 only_reads(&request.method)?;
                 self.ask(Ask::Metrics).await
             }
-            Route::Admin => self.administer(connection, request, body, record).await,
-            Route::Models => self.serve(connection, request, body, record, Self::models).await,
-            Route::Workers => self.serve(connection, request, body, record, Self::forward).await,
+            Route::Admin => self.administer(client, request, body, record).await,
+            Route::Models => self.serve(client, request, body, record, Self::models).await,
+            Route::Workers => self.serve(client, request, body, record, Self::forward).await,
         }
     }
 
     /// What a caller's request goes through, whoever answers it in the end.
     async fn serve(
         &self,
-        connection: &ClientConnection,
+        client: &Client,
         request: Request,
         body: RequestBody,
         record: &mut Record,
@@ -191,7 +189,7 @@ impl Gateway {
         deadline.set(self.shared.config.limits.request_timeout_secs);
 
         let request_id = record.request_id.clone();
-        let additions = Additions { client: &connection.forwarded_for, request_id: &request_id, via: &self.shared.via };
+        let additions = Additions { client, request_id: &request_id, via: &self.shared.via };
         let head = accept::forwardable(request, &additions)?;
         let body = ClientBody::new(body, record.upload(), limit);
 
@@ -264,12 +262,12 @@ impl Gateway {
 
     async fn administer(
         &self,
-        connection: &ClientConnection,
+        client: &Client,
         request: Request,
         body: RequestBody,
         record: &mut Record,
     ) -> Result<Answer, GatewayError> {
-        access::check_admin(&self.shared.config.access, connection.peer, &request.uri, &request.headers)?;
+        access::check_admin(&self.shared.config.access, client.peer, &request.uri, &request.headers)?;
         let deadline = self.deadlines.register();
         deadline.set(ADMIN_BODY_TIME);
         let body = ClientBody::new(body, record.upload(), MAX_ADMIN_BODY).collect(MAX_ADMIN_BODY);

@@ -61,6 +61,15 @@ fn nominations(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
+/// Several `Cookie` fields become the one that HTTP/1.1 and CGI-style programs know (RFC 9113 section 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1 {
+        let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("values and separators are valid");
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// Appends `element` to the comma-separated list that `name` holds, keeping what the client sent.
 pub fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
     match headers.entry(name) {

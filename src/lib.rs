@@ -40,7 +40,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | leaves | [`config`], [`deadline`], [`headers`], [`http1`], [`metrics`], [`routes`], [`telemetry`], [`echo`] |
-//! | on the leaves, not on each other | [`workers`], [`modules`], [`connection`] |
+//! | on the leaves, not on each other | [`workers`], [`modules`], [`client`], [`connection`] |
 //! | what exists | [`snapshot`], [`registry`] |
 //! | what is done with it | [`gateway`], [`admin`] |
 //! | threads and sockets | [`server`], [`shard`], [`scrape`], [`app`], [`agent`] |
@@ -57,6 +57,7 @@ pub mod metrics;
 pub mod routes;
 pub mod telemetry;
 
+pub mod client;
 pub mod connection;
 pub mod modules;
 pub mod workers;

@@ -1,23 +1,25 @@
-//! Serves one client's connection (HTTP/1.1): request after request, each answered before the next is read.
+//! Serves one client's connection, in the version of HTTP that the client speaks.
 
-use std::future::{Future, poll_fn};
+mod http1;
+mod http2;
+
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use http::{Method, StatusCode, Version};
-use http_body::Body;
+use http::uri::Scheme;
 use tokio::net::TcpStream;
 
-use crate::connection::{ClientConnection, Patience, RequestBody};
-use crate::gateway::body::GatewayBody;
+use crate::client::Client;
+use crate::connection::{ClientConnection, Patience};
+use crate::deadline::Deadline;
+use crate::gateway::Gateway;
 use crate::gateway::record::CountedConnection;
-use crate::gateway::{Gateway, Reply};
-use crate::http1::MessageError;
-use crate::http1::framing::{Framing, FramingError};
-use crate::http1::head;
-use crate::http1::outgoing::{OutgoingBody, Piece};
+use crate::http1::wire::Wire;
+
+/// What a client that knows the gateway speaks HTTP/2 sends first (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
 pub async fn serve(
@@ -27,219 +29,48 @@ pub async fn serve(
     _counted: CountedConnection,
     patience: Patience,
 ) {
-    let connection = ClientConnection::new(stream, peer, &gateway.deadlines, patience);
+    let deadline = gateway.deadlines.register();
+    deadline.set(patience.head);
+    let client = Client::new(peer, Scheme::HTTP);
+    let mut wire = Wire::new(stream);
+    match poll_fn(|cx| poll_protocol(&gateway, &mut wire, &deadline, cx)).await {
+        Protocol::Http1 => http1::serve(&gateway, ClientConnection::new(wire, client, deadline, patience)).await,
+        Protocol::Http2 => http2::serve(&gateway, wire, client, deadline, patience).await,
+        Protocol::None => {}
+    }
+}
+
+/// What a client speaks.
+enum Protocol {
+    Http1,
+    Http2,
+    /// It has left, or has said nothing in time.
+    None,
+}
+
+/// Looks at the first bytes: the preface of HTTP/2 is no request of HTTP/1.1.
+fn poll_protocol(
+    gateway: &Gateway,
+    wire: &mut Wire<TcpStream>,
+    deadline: &Deadline,
+    cx: &mut Context<'_>,
+) -> Poll<Protocol> {
     loop {
-        let next = match poll_fn(|cx| poll_next(&gateway, &connection, cx)).await {
-            Next::Request(request, unreadable) => answer(&gateway, &connection, request, unreadable).await,
-            Next::Broken(error) => {
-                let reply = gateway.refuse(&connection, error);
-                let unknown = Exchange { version: Version::HTTP_11, is_head: false, persistent: false };
-                send(&connection, &unknown, reply).await
-            }
-            Next::Close => After::Close,
-            Next::Gone => After::Gone,
-        };
-        match next {
-            After::Keep => connection.begin_idle(),
-            After::Close => return connection.close().await,
-            After::Gone => return,
+        let read = wire.unread.len();
+        if read >= PREFACE.len() && wire.unread.starts_with(PREFACE) {
+            return Poll::Ready(Protocol::Http2);
         }
-    }
-}
-
-#[expect(clippy::large_enum_variant, reason = "the large one is the common one, and is taken apart at once")]
-enum Next {
-    /// And why its body can't be read, if that is so.
-    Request(head::Request, Option<FramingError>),
-    /// What arrived is not a request.
-    Broken(MessageError),
-    Close,
-    /// Nobody is there to close it for.
-    Gone,
-}
-
-fn poll_next(gateway: &Gateway, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<Next> {
-    if connection.poll_expired(cx).is_ready() {
-        return Poll::Ready(Next::Gone);
-    }
-    match connection.poll_request(cx) {
-        Poll::Ready(Ok(Some((request, unreadable)))) => Poll::Ready(Next::Request(request, unreadable)),
-        Poll::Ready(Ok(None)) => Poll::Ready(Next::Close),
-        Poll::Ready(Err(MessageError::Io(_) | MessageError::Incomplete)) => Poll::Ready(Next::Gone),
-        Poll::Ready(Err(error)) => Poll::Ready(Next::Broken(error)),
-        // Only after a look at what has arrived: a request that is here already is answered.
-        Poll::Pending if gateway.is_draining() && connection.is_idle() => Poll::Ready(Next::Close),
-        Poll::Pending => Poll::Pending,
-    }
-}
-
-/// What becomes of the connection after an answer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum After {
-    Keep,
-    Close,
-    /// The client has left or is cut off.
-    Gone,
-}
-
-/// What an answer must know of its request.
-struct Exchange {
-    version: Version,
-    is_head: bool,
-    /// The client would use the connection again.
-    persistent: bool,
-}
-
-async fn answer(
-    gateway: &Rc<Gateway>,
-    connection: &Rc<ClientConnection>,
-    request: head::Request,
-    unreadable: Option<FramingError>,
-) -> After {
-    let mut exchange = Exchange {
-        version: request.version,
-        is_head: request.method == Method::HEAD,
-        persistent: unreadable.is_none() && head::is_persistent(request.version, &request.headers),
-    };
-    let reply = {
-        let mut handling = pin!(gateway.handle(connection, request, unreadable, RequestBody::new(connection.clone())));
-        let handled = poll_fn(|cx| {
-            if connection.poll_expired(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            if let Poll::Ready(reply) = handling.as_mut().poll(cx) {
-                return Poll::Ready(Some(reply));
-            }
-            connection.poll_left(cx).map(|()| None)
-        });
-        match handled.await {
-            Some(reply) => reply,
-            None => return After::Gone,
+        if read > 0 && !PREFACE.starts_with(&wire.unread) {
+            return Poll::Ready(Protocol::Http1);
         }
-    };
-    exchange.persistent &= !gateway.is_draining();
-    send(connection, &exchange, reply).await
-}
-
-async fn send(connection: &ClientConnection, exchange: &Exchange, reply: Reply) -> After {
-    let Reply { head, body } = reply;
-    let framing = framing_of(exchange, head.status, &body);
-    let ends_with_connection = framing == Framing::Unsaid && !body.is_end_stream();
-    let mut persistent = exchange.persistent && !ends_with_connection;
-    let mut sending = Sending { body: OutgoingBody::new(body, framing, &head.headers), unsent: usize::MAX };
-    let mut begun = false;
-    let sent = poll_fn(|cx| {
-        if connection.poll_expired(cx).is_ready() {
-            return Poll::Ready(Err(Stop::Expired));
+        if deadline.poll_expired(cx).is_ready() {
+            return Poll::Ready(Protocol::None);
         }
-        if !begun {
-            // An interim answer may still be on its way.
-            if ready!(connection.poll_flush(cx)).is_err() {
-                return Poll::Ready(Err(Stop::Left));
-            }
-            begun = true;
-            persistent &= connection.begin_answer(cx, sending.body.body().is_arriving());
-            sending.start(connection, cx, |out| {
-                persistent =
-                    head::write_response(out, head.status, &head.headers, framing, exchange.version, persistent);
-            })?;
-        }
-        sending.poll(connection, cx)
-    });
-    match sent.await {
-        Ok(()) if !persistent => After::Close,
-        Ok(()) => discard(connection).await,
-        Err(Stop::Left) => After::Gone,
-        Err(Stop::Broke) if !ends_with_connection => After::Close,
-        Err(Stop::Broke | Stop::Expired) => {
-            connection.reset();
-            After::Gone
-        }
-    }
-}
-
-/// Passes over what is left of a body that nobody wanted: the next request is behind it.
-async fn discard(connection: &ClientConnection) -> After {
-    if poll_fn(|cx| Poll::Ready(connection.poll_discard(cx))).await == Poll::Ready(true) {
-        return After::Keep;
-    }
-    connection.begin_discard();
-    let discarded = poll_fn(|cx| match connection.poll_expired(cx) {
-        Poll::Ready(()) => Poll::Ready(false),
-        Poll::Pending => connection.poll_discard(cx),
-    });
-    if discarded.await { After::Keep } else { After::Close }
-}
-
-/// How the body is framed for this client (RFC 9112 section 6).
-fn framing_of(exchange: &Exchange, status: StatusCode, body: &GatewayBody) -> Framing {
-    if exchange.is_head || status == StatusCode::NOT_MODIFIED {
-        return Framing::AsSaid;
-    }
-    if status == StatusCode::NO_CONTENT {
-        return Framing::Unsaid;
-    }
-    match body.size_hint().exact() {
-        Some(length) => Framing::Length(length),
-        None if exchange.version >= Version::HTTP_11 => Framing::Chunked,
-        None => Framing::Unsaid,
-    }
-}
-
-/// Why an answer ends before its end.
-enum Stop {
-    /// The client has closed, or can't be written to.
-    Left,
-    /// What we had to send broke off.
-    Broke,
-    Expired,
-}
-
-/// An answer on its way to the client.
-struct Sending {
-    body: OutgoingBody<GatewayBody>,
-    /// Bytes that the client had not taken when we last looked.
-    unsent: usize,
-}
-
-impl Sending {
-    /// Sends the head, and with it what is ready of the body.
-    fn start(
-        &mut self,
-        connection: &ClientConnection,
-        cx: &mut Context<'_>,
-        head: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), Stop> {
-        let (piece, stop) = match self.body.poll_next(cx) {
-            Poll::Ready(Ok(piece)) => (piece, Ok(())),
-            Poll::Pending => (Piece::default(), Ok(())),
-            // The client is told the head all the same.
-            Poll::Ready(Err(_)) => (Piece::default(), Err(Stop::Broke)),
-        };
-        connection.send(cx, &self.body, head, piece).map_err(|_| Stop::Left)?;
-        stop
-    }
-
-    fn poll(&mut self, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        loop {
-            match connection.poll_flush(cx) {
-                Poll::Ready(Ok(())) if self.body.is_ended() => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Left)),
-                Poll::Pending => {
-                    let unsent = connection.unsent();
-                    if self.body.is_ended() && unsent < self.unsent {
-                        connection.note_progress();
-                    }
-                    self.unsent = unsent;
-                    return connection.poll_left(cx).map(|()| Err(Stop::Left));
-                }
-            }
-            match self.body.poll_next(cx) {
-                Poll::Ready(Ok(piece)) => connection.send(cx, &self.body, |_| {}, piece).map_err(|_| Stop::Left)?,
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Broke)),
-                Poll::Pending => return connection.poll_left(cx).map(|()| Err(Stop::Left)),
-            }
+        match wire.poll_fill(cx, 0) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Protocol::None),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Pending if gateway.is_draining() && read == 0 => return Poll::Ready(Protocol::None),
+            Poll::Pending => return Poll::Pending,
         }
     }
 }

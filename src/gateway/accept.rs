@@ -2,10 +2,11 @@
 //! proxy adds (RFC 9112 sections 3.2 and 6.1, RFC 9110 section 7.6).
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use http::{Method, Uri, Version};
 
 use super::error::GatewayError;
+use crate::client::Client;
 use crate::headers::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
 use crate::http1::head::Request;
 use crate::modules::RequestHead;
@@ -13,6 +14,7 @@ use crate::modules::RequestHead;
 /// The longest method that is passed on.
 const MAX_METHOD: usize = 32;
 const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 /// Checks what every request must hold to, wherever it goes.
 pub fn check(request: &Request) -> Result<(), GatewayError> {
@@ -22,7 +24,7 @@ pub fn check(request: &Request) -> Result<(), GatewayError> {
     if !is_target(&request.method, &request.uri) {
         return Err(GatewayError::BadRequest("The request target is not valid."));
     }
-    check_host(&request.headers, request.version)
+    check_host(request)
 }
 
 /// A path, a whole URL without credentials, or `*` for `OPTIONS` (RFC 9112 section 3.2).
@@ -34,15 +36,21 @@ fn is_target(method: &Method, target: &Uri) -> bool {
     }
 }
 
-/// HTTP/1.1 needs exactly one valid `Host` (RFC 9112 section 3.2).
-fn check_host(headers: &HeaderMap, version: Version) -> Result<(), GatewayError> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) if version < Version::HTTP_11 => Ok(()),
-        (None, _) => Err(GatewayError::BadRequest("The Host header is missing.")),
-        (Some(_), Some(_)) => Err(GatewayError::BadRequest("There is more than one Host header.")),
-        (Some(host), None) if is_host(host) => Ok(()),
-        (Some(_), None) => Err(GatewayError::BadRequest("The Host header is not valid.")),
+/// HTTP/1.1 needs exactly one valid `Host` (RFC 9112 section 3.2); in HTTP/2 the target's authority takes its place,
+/// and the two must not differ (RFC 9113 section 8.3.1).
+fn check_host(request: &Request) -> Result<(), GatewayError> {
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let authority = request.uri.authority().filter(|_| request.version == Version::HTTP_2);
+    match (hosts.next(), hosts.next(), authority) {
+        (None, _, Some(_)) => Ok(()),
+        (None, _, None) if request.version < Version::HTTP_11 => Ok(()),
+        (None, _, None) => Err(GatewayError::BadRequest("The Host header is missing.")),
+        (Some(_), Some(_), _) => Err(GatewayError::BadRequest("There is more than one Host header.")),
+        (Some(host), None, Some(authority)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            Err(GatewayError::BadRequest("The Host header and the target's authority differ."))
+        }
+        (Some(host), None, _) if is_host(host) => Ok(()),
+        (Some(_), None, _) => Err(GatewayError::BadRequest("The Host header is not valid.")),
     }
 }
 
@@ -67,29 +75,56 @@ fn is_authority(host: &HeaderValue) -> bool {
 
 /// What a proxy adds to every request that it passes on.
 pub struct Additions<'a> {
-    pub client: &'a HeaderValue,
+    pub client: &'a Client,
     pub request_id: &'a HeaderValue,
-    /// This gateway's own entry for `Via`.
-    pub via: &'a HeaderValue,
+    pub via: &'a Via,
+}
+
+/// This gateway's own entries for `Via`, one for each version of HTTP that a request may arrive in.
+pub struct Via {
+    http1: HeaderValue,
+    http2: HeaderValue,
+}
+
+impl Via {
+    /// With a name that no other gateway has (RFC 9110 section 7.6.3), so that a loop is seen.
+    pub fn new(name: &str) -> Self {
+        let entry = |version| HeaderValue::from_str(&format!("{version} {name}"));
+        let valid = "a name is of letters and digits";
+        Self { http1: entry("1.1").expect(valid), http2: entry("2.0").expect(valid) }
+    }
+
+    fn of(&self, version: Version) -> &HeaderValue {
+        if version == Version::HTTP_2 { &self.http2 } else { &self.http1 }
+    }
+
+    /// Whether a `Via` field contains one of them.
+    fn is_in(&self, field: &HeaderValue) -> bool {
+        let is_in = |own: &HeaderValue| field.as_bytes().windows(own.len()).any(|window| window == own.as_bytes());
+        is_in(&self.http1) || is_in(&self.http2)
+    }
 }
 
 /// The head as modules and the worker see it: without what belongs to the client's connection, with what a
 /// proxy adds. `Host` stays the client's until a worker is picked.
 pub fn forwardable(head: Request, additions: &Additions) -> Result<RequestHead, GatewayError> {
     let Request { method, uri, version, mut headers } = head;
-    if headers.get_all(header::VIA).iter().any(|via| names(via, additions.via)) {
+    if headers.get_all(header::VIA).iter().any(|field| additions.via.is_in(field)) {
         return Err(GatewayError::Loop);
     }
     headers::strip_hop_by_hop(&mut headers);
     headers::strip_dangerous(&mut headers);
-    if version < Version::HTTP_11 {
-        // It says nothing there (RFC 9110 section 10.1.1).
+    if version != Version::HTTP_11 {
+        // In HTTP/1.0 it says nothing (RFC 9110 section 10.1.1), in HTTP/2 nobody here would answer it.
         headers.remove(header::EXPECT);
     }
-    headers::append_to_list(&mut headers, &X_FORWARDED_FOR, additions.client);
-    headers::append_to_list(&mut headers, &header::VIA, additions.via);
+    if version == Version::HTTP_2 {
+        headers::join_cookies(&mut headers);
+    }
+    headers::append_to_list(&mut headers, &X_FORWARDED_FOR, &additions.client.address);
+    headers::append_to_list(&mut headers, &header::VIA, additions.via.of(version));
     headers.insert(&X_REQUEST_ID, additions.request_id.clone());
-    headers.insert(&X_FORWARDED_PROTO, HTTP);
+    headers.insert(&X_FORWARDED_PROTO, if additions.client.scheme == Scheme::HTTPS { HTTPS } else { HTTP });
     let uri = to_origin_form(uri, &mut headers);
     if let Some(host) = headers.get(header::HOST).cloned() {
         headers.entry(&X_FORWARDED_HOST).or_insert(host);
@@ -111,11 +146,6 @@ fn to_origin_form(uri: Uri, headers: &mut HeaderMap) -> Uri {
     }
 }
 
-/// Whether a `Via` field contains `own`, which no other gateway writes.
-fn names(via: &HeaderValue, own: &HeaderValue) -> bool {
-    via.as_bytes().windows(own.len()).any(|window| window == own.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,14 +157,10 @@ mod tests {
     }
 
     fn forwarded(head: Request) -> Result<RequestHead, GatewayError> {
-        let (client, request_id, via) = ("9.9.9.9", "id", "1.1 smg-0123");
+        let client = Client::new(([9, 9, 9, 9], 1).into(), Scheme::HTTP);
         forwardable(
             head,
-            &Additions {
-                client: &HeaderValue::from_static(client),
-                request_id: &HeaderValue::from_static(request_id),
-                via: &HeaderValue::from_static(via),
-            },
+            &Additions { client: &client, request_id: &HeaderValue::from_static("id"), via: &Via::new("smg-0123") },
         )
     }
 

@@ -13,9 +13,8 @@ use http_body_util::BodyExt;
 use super::View;
 use super::error::GatewayError;
 use super::record::Record;
-use crate::connection::RequestBody;
+use crate::client::{RequestBody, RequestBodyError};
 use crate::deadline::Deadline;
-use crate::http1::MessageError;
 use crate::workers::Lease;
 use crate::workers::link::{AnswerBody, LinkError};
 
@@ -23,7 +22,7 @@ use crate::workers::link::{AnswerBody, LinkError};
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the client's body broke off")]
-    Client(#[source] MessageError),
+    Client(#[source] RequestBodyError),
     #[error("the request body is too large")]
     TooLarge,
     #[error("the worker's body broke off")]

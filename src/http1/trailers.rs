@@ -25,6 +25,15 @@ impl Announced {
     }
 }
 
+/// A trailer section without the fields that do not belong there.
+pub fn allowed(mut trailers: HeaderMap) -> HeaderMap {
+    let forbidden: Vec<_> = trailers.keys().filter(|name| !is_trailer(name)).cloned().collect();
+    for name in forbidden {
+        trailers.remove(name);
+    }
+    trailers
+}
+
 /// Fields that frame, route, authenticate or describe a message do not belong behind it (RFC 9110 section 6.5.1), and
 /// what a proxy says of it does not come from others.
 fn is_trailer(name: &HeaderName) -> bool {

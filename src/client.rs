@@ -1,0 +1,85 @@
+//! Who calls, and the body that they send, whichever version of HTTP they speak.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::uri::Scheme;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::connection::ClientConnection;
+use crate::http1::MessageError;
+
+/// What a request must know of its connection.
+pub struct Client {
+    pub peer: SocketAddr,
+    /// The client's address without port, as `X-Forwarded-For` shows it.
+    pub address: HeaderValue,
+    /// `https` if the connection is encrypted.
+    pub scheme: Scheme,
+}
+
+impl Client {
+    pub fn new(peer: SocketAddr, scheme: Scheme) -> Self {
+        let address = peer.ip().to_canonical().to_string();
+        let address = HeaderValue::from_str(&address).expect("an address is a valid header value");
+        Self { peer, address, scheme }
+    }
+}
+
+/// Why a request's body can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestBodyError {
+    #[error(transparent)]
+    Http1(#[from] MessageError),
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+/// The body of the request that is being answered, as it arrives.
+pub enum RequestBody {
+    Http1(Rc<ClientConnection>),
+    Http2(Incoming),
+}
+
+impl RequestBody {
+    /// It will come in one piece, if that can be had: who wants it whole need not copy it together.
+    pub fn expect_whole(&self) {
+        if let Self::Http1(connection) = self {
+            connection.expect_whole();
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match &mut *self {
+            Self::Http1(connection) => connection.poll_body(cx).map_err(RequestBodyError::Http1),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(RequestBodyError::Http2),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.body_size_hint().exact() == Some(0),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(connection) => connection.body_size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Serves HTTP/2 (RFC 9113): the streams of one connection at once, each in a task of its own. hyper and h2 speak the
+//! protocol; what is ours are the limits, the time that a connection and a stream may take, and the drain.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::header;
+use http::{Method, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+
+use crate::client::{Client, RequestBody};
+use crate::connection::{LIMITS, Patience};
+use crate::deadline::{Deadline, Deadlines};
+use crate::gateway::body::{BodyError, GatewayBody};
+use crate::gateway::{Gateway, Reply};
+use crate::headers;
+use crate::http1::head::{HeadError, Request};
+use crate::http1::trailers;
+use crate::http1::wire::Wire;
+
+/// Streams that a client may have open at once.
+const MOST_STREAMS: u32 = 128;
+/// Streams that were reset and not looked at yet: a client that has more of them opens streams only to reset them
+/// (CVE-2023-44487), or makes the gateway reset them (CVE-2025-8671).
+const MOST_RESETS: usize = 32;
+/// What a client may send before it is read: of one stream, and of all.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is kept of an answer that its client does not take, besides the piece that is waiting.
+const SEND_BUFFER: usize = 64 * 1024;
+/// A connection that is silent for so long is asked whether it is there, and has so long to answer.
+const PING_AFTER: Duration = Duration::from_secs(30);
+const PING_TIME: Duration = Duration::from_secs(20);
+/// How long a connection may take to close.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Serves a connection until its client closes it, takes too long, or the gateway drains.
+pub async fn serve(
+    gateway: &Rc<Gateway>,
+    wire: Wire<TcpStream>,
+    client: Client,
+    deadline: Deadline,
+    patience: Patience,
+) {
+    let activity = Rc::new(Activity { open: Cell::new(0), deadline, patience });
+    activity.deadline.set(patience.idle);
+    let client = Rc::new(client);
+    let service = service_fn(|request: http::Request<Incoming>| {
+        let (gateway, client, stream) = (gateway.clone(), client.clone(), activity.begin());
+        async move { Ok::<_, Infallible>(answer(&gateway, &client, request, stream).await) }
+    });
+    let streams = Streams { deadlines: gateway.deadlines.clone(), time: patience.exchange };
+    let mut connection = pin!(builder(streams).serve_connection(TokioIo::new(Rewound(wire)), service));
+    let mut closing = false;
+    let served = poll_fn(|cx| {
+        if let Poll::Ready(served) = connection.as_mut().poll(cx) {
+            return Poll::Ready(served);
+        }
+        let expired = activity.deadline.poll_expired(cx).is_ready();
+        if expired && (closing || activity.open.get() > 0) {
+            return Poll::Ready(Ok(()));
+        }
+        if !closing && (expired || gateway.is_draining()) {
+            closing = true;
+            connection.as_mut().graceful_shutdown();
+            if activity.open.get() == 0 {
+                activity.deadline.set(LINGER);
+            }
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    });
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "an HTTP/2 connection ended");
+    }
+}
+
+fn builder(streams: Streams) -> Builder<Streams> {
+    let mut builder = Builder::new(streams);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_pending_accept_reset_streams(MOST_RESETS)
+        .max_local_error_reset_streams(MOST_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(LIMITS.bytes as u32)
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_TIME);
+    builder
+}
+
+async fn answer(
+    gateway: &Gateway,
+    client: &Client,
+    request: http::Request<Incoming>,
+    stream: OpenStream,
+) -> Response<StreamBody> {
+    let (parts, body) = request.into_parts();
+    let is_head = parts.method == Method::HEAD;
+    let reply = if parts.headers.len() > LIMITS.fields {
+        gateway.refuse(client, HeadError::TooLarge.into())
+    } else {
+        let http::request::Parts { method, uri, version, headers, .. } = parts;
+        let request = Request { method, uri, version, headers };
+        gateway.handle(client, request, None, RequestBody::Http2(body)).await
+    };
+    let Reply { head, body } = reply;
+    let mut response = Response::new(StreamBody { body, _stream: stream });
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    let headers = response.headers_mut();
+    // What belongs to a connection of HTTP/1.1 has no place here (RFC 9113 section 8.2.2).
+    headers::strip_hop_by_hop(headers);
+    if !is_head && head.status != StatusCode::NOT_MODIFIED {
+        // hyper says the length of the body that there is.
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    response
+}
+
+/// What goes on on a connection, and how long it may.
+struct Activity {
+    /// Streams whose answers are not complete.
+    open: Cell<usize>,
+    deadline: Deadline,
+    patience: Patience,
+}
+
+impl Activity {
+    fn begin(self: &Rc<Self>) -> OpenStream {
+        self.open.set(self.open.get() + 1);
+        self.deadline.set(self.patience.exchange);
+        OpenStream(self.clone())
+    }
+}
+
+/// Counts a stream as open while it lives.
+struct OpenStream(Rc<Activity>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let open = self.0.open.get() - 1;
+        self.0.open.set(open);
+        if open == 0 {
+            self.0.deadline.set(self.0.patience.idle);
+        }
+    }
+}
+
+/// The body of an answer, on its stream.
+struct StreamBody {
+    body: GatewayBody,
+    _stream: OpenStream,
+}
+
+impl Body for StreamBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        frame.map_ok(|frame| match frame.into_trailers() {
+            Ok(fields) => Frame::trailers(trailers::allowed(fields)),
+            Err(frame) => frame,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs streams as tasks of the shard. A stream ends with its request's time: a client that takes nothing of an
+/// answer also keeps anybody from asking for more of it.
+#[derive(Clone)]
+struct Streams {
+    deadlines: Deadlines,
+    time: Duration,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, stream: F) {
+        let deadline = self.deadlines.register();
+        deadline.set(self.time);
+        spawn_local(async move {
+            tokio::select! {
+                biased;
+                () = stream => {}
+                () = deadline.expired() => {}
+            }
+        });
+    }
+}
+
+/// A connection of which something has been read.
+struct Rewound<S>(Wire<S>);
+
+impl<S> AsyncRead for Rewound<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Wire { unread, stream, .. } = &mut self.0;
+        if unread.is_empty() {
+            return Pin::new(stream).poll_read(cx, buffer);
+        }
+        let count = unread.len().min(buffer.remaining());
+        buffer.put_slice(&unread[..count]);
+        unread.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S> AsyncWrite for Rewound<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.stream).poll_shutdown(cx)
+    }
+}
