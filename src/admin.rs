@@ -6,17 +6,21 @@ pub mod models;
 mod wasm;
 mod workers;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_local;
 
+use crate::admission::{Admission, AdmissionCounts};
+use crate::fleet::Fleet;
 use crate::gateway::record::HttpMetrics;
-use crate::gateway::{Ask, ControlCall};
+use crate::gateway::{AdminCall, Ask, ControlCall};
+use crate::metrics::{Counter, Exposition};
 use crate::registry::Registry;
 use crate::snapshot::Publisher;
 
@@ -25,6 +29,8 @@ pub struct Admin {
     pub publisher: Arc<Publisher>,
     /// `None` when modules are not enabled.
     pub registry: Option<Arc<Registry>>,
+    pub fleet: Rc<Fleet>,
+    pub admission: Arc<Admission>,
     pub shards: Vec<Arc<HttpMetrics>>,
     pub models: models::Cached,
 }
@@ -34,7 +40,7 @@ const MOST_ANSWERED: usize = 64;
 
 impl Admin {
     /// Answers calls until the last shard is gone; each in a task of its own.
-    pub async fn run(self: Arc<Self>, mut calls: mpsc::Receiver<ControlCall>) {
+    pub async fn run(self: Rc<Self>, mut calls: mpsc::Receiver<ControlCall>) {
         let places = Arc::new(Semaphore::new(MOST_ANSWERED));
         while let Some(ControlCall { ask, reply }) = calls.recv().await {
             let admin = self.clone();
@@ -51,9 +57,7 @@ impl Admin {
         match ask {
             Ask::Metrics => self.metrics(),
             Ask::Models => self.models.list(&self.publisher.current()).await,
-            Ask::Admin { method, path, content_type, body } => {
-                self.resource(&method, &path, content_type.as_ref(), body).await
-            }
+            Ask::Admin(call) => self.resource(call).await,
         }
     }
 
@@ -73,15 +77,14 @@ impl Admin {
         metrics::scrape(self)
     }
 
-    async fn resource(
-        &self,
-        method: &Method,
-        path: &str,
-        content_type: Option<&HeaderValue>,
-        body: Bytes,
-    ) -> Response<Bytes> {
+    async fn resource(&self, call: AdminCall) -> Response<Bytes> {
+        let (method, path) = (&call.method, call.path.as_str());
+        if matches!(*method, Method::POST | Method::PUT | Method::PATCH) && !is_json(&call.headers) {
+            let why = "the content type must be application/json";
+            return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", why);
+        }
         if let Some(below) = path.strip_prefix("/workers") {
-            return workers::answer(&self.publisher.current(), method, below);
+            return workers::answer(&self.fleet, &call, below);
         }
         let below = path.strip_prefix("/wasm").unwrap_or_default();
         let Some(registry) = &self.registry else {
@@ -90,21 +93,40 @@ impl Admin {
         };
         match (method, below.strip_prefix('/')) {
             (&Method::GET, None) => wasm::list(registry),
-            (&Method::POST, None) if !is_json(content_type) => error(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "the content type must be application/json",
-            ),
-            (&Method::POST, None) => wasm::deploy(registry, &body).await,
+            (&Method::POST, None) => wasm::deploy(registry, &call.body).await,
             (&Method::GET, Some(id)) => wasm::show(registry, id),
             (&Method::DELETE, Some(id)) => wasm::remove(registry, id),
             (_, None) => method_not_allowed("GET, POST"),
             (_, Some(_)) => method_not_allowed("GET, DELETE"),
         }
     }
+
+    /// What is in flight, and what waits or was turned away.
+    fn expose_admission(&self, exposition: &mut Exposition) {
+        let gauge =
+            |exposition: &mut Exposition, name, help, value: u32| exposition.gauge(name, help, &[], value.into());
+        let admission = &self.admission;
+        gauge(
+            exposition,
+            "smg_admission_inflight",
+            "Requests that are admitted and not complete.",
+            admission.in_flight(),
+        );
+        gauge(exposition, "smg_admission_queue_depth", "Requests that wait to be admitted.", admission.waiting());
+        let sum = |count: fn(&AdmissionCounts) -> &Counter| -> u64 {
+            self.shards.iter().map(|shard| count(&shard.admission).get()).sum()
+        };
+        let (name, help) = ("smg_admission_rejected_total", "Requests that were not admitted.");
+        for (reason, count) in [("queue_full", sum(|c| &c.queue_full)), ("queue_timeout", sum(|c| &c.queue_timeout))] {
+            exposition.counter(name, help, &[("reason", reason)], count as f64);
+        }
+        let queued = sum(|counts| &counts.queued) as f64;
+        exposition.counter("smg_admission_queued_total", "Requests that had to wait.", &[], queued);
+    }
 }
 
-fn is_json(content_type: Option<&HeaderValue>) -> bool {
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE);
     let essence = content_type.and_then(|value| value.to_str().ok()).and_then(|value| value.split(';').next());
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }

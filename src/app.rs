@@ -13,16 +13,21 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use crate::admin::Admin;
+use crate::admission::{Admission, AdmissionSettings};
 use crate::config::Config;
+use crate::fleet::Fleet;
 use crate::gateway::Shared;
 use crate::gateway::accept::Via;
 use crate::gateway::record::CountedConnection;
 use crate::modules::{Cache, CacheError, Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
+use crate::rate::Rate;
 use crate::registry::{self, DeployError, Deployment, Registry};
 use crate::scrape;
-use crate::shard::{Message, Shard};
-use crate::snapshot::Publisher;
-use crate::workers::{Health, Worker, health};
+use crate::shard::{Arrival, Message, Shard};
+use crate::snapshot::{Publisher, Snapshot};
+use crate::tls::{self, FileError, KeyPairFiles, ServerTls, ServerTlsError, Site};
+use crate::workers::connector::Connector;
+use crate::workers::names::Resolver;
 
 /// Calls to the control plane that may wait for it.
 const MOST_CALLS: usize = 256;
@@ -41,6 +46,12 @@ pub enum StartError {
     Engine(#[from] EngineError),
     #[error("modules can't be loaded: {0}")]
     Loader(LoadError),
+    #[error("certificates for workers: {0}")]
+    Certificates(#[source] FileError),
+    #[error("certificates: {0}")]
+    ServerTls(#[from] ServerTlsError),
+    #[error("names can't be resolved: {0}")]
+    Resolver(String),
     #[error("--wasm-cache-dir: {0}")]
     Cache(#[from] CacheError),
     #[error("--wasm-module needs --enable-wasm")]
@@ -57,7 +68,7 @@ pub struct App {
     shared: Arc<Shared>,
     shards: Rc<RefCell<Vec<Shard>>>,
     acceptor: tokio::task::JoinHandle<()>,
-    admin: Arc<Admin>,
+    admin: Rc<Admin>,
 }
 
 impl App {
@@ -71,7 +82,20 @@ impl App {
         let metrics_listener =
             config.listen.prometheus_port.map(|port| listen(SocketAddr::new(config.listen.prometheus_host, port)));
         let metrics_listener = metrics_listener.transpose()?;
-        let publisher = Arc::new(Publisher::new(workers(&config), config.workers.policy));
+        let connector = Arc::new(Connector::new(&config).map_err(StartError::Certificates)?);
+        let tls = server_tls(&config)?;
+        let address = listener.local_addr().map_err(StartError::Thread)?;
+        let config = Arc::new(config);
+        let publisher = Arc::new(Publisher::new(Snapshot {
+            config: config.clone(),
+            connector: connector.clone(),
+            pools: Vec::new(),
+            modules: Vec::new(),
+            began: Instant::now(),
+        }));
+        let servers: Vec<_> = config.workers.dns_servers.iter().map(|server| server.0).collect();
+        let resolver = Resolver::new(&servers).map_err(|cause| StartError::Resolver(cause.to_string()))?;
+        let fleet = Fleet::new(publisher.clone(), resolver, Arc::from([address]));
         let wasm = wasm(&config, &publisher)?;
         if let Some(wasm) = &wasm {
             deploy_at_start(&wasm.registry, &config).await?;
@@ -84,25 +108,34 @@ impl App {
             via: Via::new(&format!("smg-{:016x}", fastrand::u64(..))),
             draining: AtomicBool::new(false),
             shards: shard_count(&config),
-            config,
+            admission: Admission::new(admission_settings(&config)),
+            rate: config.admission.rate_limit_tokens_per_second.map(|rate| Rate::new(rate, burst(rate))),
         });
         let shards = (0..shared.shards).map(|number| Shard::start(number, shared.clone()));
         let shards: Vec<_> = shards.collect::<io::Result<_>>().map_err(StartError::Thread)?;
         let metrics = shards.iter().map(|shard| shard.metrics.clone()).collect();
         let registry = wasm.map(|wasm| wasm.registry);
-        let admin =
-            Arc::new(Admin { publisher: publisher.clone(), registry, shards: metrics, models: Default::default() });
+        let admin = Rc::new(Admin {
+            publisher: publisher.clone(),
+            registry,
+            fleet,
+            admission: shared.admission.clone(),
+            shards: metrics,
+            models: Default::default(),
+        });
         spawn_local(admin.clone().run(calls));
-        watch_workers(&shared);
+        spawn_local(connector.tls().clone().watch(tls::WATCH_INTERVAL));
+        if let Some(tls) = &tls {
+            spawn_local(tls.clone().watch(tls::WATCH_INTERVAL));
+        }
 
-        let address = listener.local_addr().map_err(StartError::Thread)?;
         let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = metrics_listener {
             let admin = admin.clone();
             spawn_local(scrape::serve(listener, move || admin.metrics()));
         }
         let shards = Rc::new(RefCell::new(shards));
-        let acceptor = spawn_local(accept(listener, shards.clone()));
+        let acceptor = spawn_local(accept(listener, tls, shards.clone()));
         Ok(Self { address, metrics_address, publisher, shared, shards, acceptor, admin })
     }
 
@@ -147,9 +180,26 @@ fn listen(address: SocketAddr) -> Result<AsyncListener, StartError> {
     bound.map_err(|cause| StartError::Listen { address, cause })
 }
 
-fn workers(config: &Config) -> Vec<Arc<Worker>> {
-    let health = if config.workers.disable_health_check { Health::Healthy } else { Health::Pending };
-    config.workers.urls().into_iter().map(|url| Arc::new(Worker::new(url, health))).collect()
+fn server_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, StartError> {
+    let Some((chain, key)) = config.tls.tls_cert_path.clone().zip(config.tls.tls_key_path.clone()) else {
+        return Ok(None);
+    };
+    let site = Site { files: KeyPairFiles { chain, key }, names: Vec::new() };
+    Ok(Some(Arc::new(ServerTls::new(vec![site])?)))
+}
+
+fn admission_settings(config: &Config) -> AdmissionSettings {
+    let limit = config.admission.limit(cores());
+    AdmissionSettings { limit, queue: config.admission.queue_size }
+}
+
+/// What may come at once: the requests of one second.
+fn burst(per_second: f64) -> u32 {
+    per_second.ceil().clamp(1.0, f64::from(u32::MAX)) as u32
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1))
 }
 
 /// What runs modules, when they are enabled.
@@ -190,23 +240,12 @@ async fn deploy_at_start(registry: &Registry, config: &Config) -> Result<(), Sta
     Ok(())
 }
 
-fn shard_count(config: &Config) -> u32 {
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    config.listen.shards.map_or_else(|| u32::try_from(cores()).unwrap_or(1), u32::from)
-}
-
-fn watch_workers(shared: &Arc<Shared>) {
-    if shared.config.workers.disable_health_check {
-        return;
-    }
-    for worker in &shared.publisher.current().pool.all {
-        let publisher = shared.publisher.clone();
-        spawn_local(health::watch(worker.clone(), shared.config.workers.clone(), move || publisher.refresh()));
-    }
+fn shard_count(config: &Config) -> u16 {
+    config.listen.shards.unwrap_or_else(|| u16::try_from(cores()).unwrap_or(1024).min(1024))
 }
 
 /// Hands each connection to the shard with the fewest.
-async fn accept(listener: AsyncListener, shards: Rc<RefCell<Vec<Shard>>>) {
+async fn accept(listener: AsyncListener, tls: Option<Arc<ServerTls>>, shards: Rc<RefCell<Vec<Shard>>>) {
     let mut turn = 0;
     loop {
         let accepted = listener.accept().await.and_then(|(stream, peer)| {
@@ -220,7 +259,7 @@ async fn accept(listener: AsyncListener, shards: Rc<RefCell<Vec<Shard>>>) {
                 let turned = shards[turn..].iter().chain(&shards[..turn]);
                 let least = turned.min_by_key(|shard| shard.load()).expect("there is a shard");
                 let counted = CountedConnection::new(&least.metrics);
-                least.tell(Message::Client(stream, peer, counted));
+                least.tell(Message::Client(Arrival { stream, peer, tls: tls.clone(), counted }));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection can't be accepted");

@@ -7,10 +7,9 @@ pub mod health;
 
 use std::ffi::OsString;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, LATER_POLICIES};
+use crate::config::Config;
 use crate::modules;
 
 /// A WebAssembly-extensible gateway in front of LLM inference workers
@@ -43,7 +42,8 @@ pub enum Command {
 }
 
 /// Options that take several values, also in the form `--option=first second`.
-const MANY_VALUED: [&str; 3] = ["--worker-urls", "--request-id-headers", "--wasm-module"];
+const MANY_VALUED: [&str; 5] =
+    ["--worker-urls", "--request-id-headers", "--wasm-module", "--dns-servers", "--ca-cert-paths"];
 
 impl Cli {
     /// Reads the process's arguments. The error is what to print, and the exit code, of help too.
@@ -53,7 +53,7 @@ impl Cli {
 
     fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command();
-        let matches = command.try_get_matches_from_mut(split_many_valued(arguments)).map_err(explain)?;
+        let matches = command.try_get_matches_from_mut(split_many_valued(arguments))?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 }
@@ -71,20 +71,6 @@ fn split_many_valued(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStr
         }
     }
     split
-}
-
-/// Says of a policy that exists elsewhere that it is not offered here yet.
-fn explain(error: clap::Error) -> clap::Error {
-    let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else { return error };
-    let is_policy =
-        matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if arg.contains("--policy"));
-    if !is_policy || !LATER_POLICIES.contains(&value.as_str()) {
-        return error;
-    }
-    let text = format!(
-        "the policy '{value}' of --policy is not offered yet; it takes round_robin, random, power_of_two or least_load\n"
-    );
-    clap::Error::raw(ErrorKind::InvalidValue, text)
 }
 
 #[cfg(test)]
@@ -123,7 +109,6 @@ mod tests {
     #[test]
     fn wrong_values_name_the_option() {
         for (line, option) in [
-            ("smg --policy=cache_aware", "cache_aware' of --policy is not offered yet"),
             ("smg --policy=nonsense", "--policy"),
             ("smg --worker-urls=nonsense", "--worker-urls"),
             ("smg --port=70000", "--port"),

@@ -1,18 +1,22 @@
 //! Who calls, and the body that they send, whichever version of HTTP they speak.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Version;
 use http::header::HeaderValue;
 use http::uri::Scheme;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::connection::ClientConnection;
+use crate::headers;
 use crate::http1::MessageError;
+use crate::http1::head::Response;
 
 /// What a request must know of its connection.
 pub struct Client {
@@ -28,6 +32,34 @@ impl Client {
         let address = peer.ip().to_canonical().to_string();
         let address = HeaderValue::from_str(&address).expect("an address is a valid header value");
         Self { peer, address, scheme }
+    }
+}
+
+/// Whom the gateway answers, and what it can tell them before the answer.
+pub enum Caller<'a> {
+    /// With the version of the request.
+    Http1(&'a ClientConnection, Version),
+    Http2(&'a Client),
+}
+
+impl Caller<'_> {
+    /// Passes on an interim answer of a worker, to clients that know of such (RFC 9110 section 15.2). hyper's server can't send any in HTTP/2.
+    pub fn send_interim(&self, cx: &mut Context<'_>, mut interim: Response) {
+        if let Self::Http1(connection, Version::HTTP_11) = self {
+            headers::strip_hop_by_hop(&mut interim.headers);
+            connection.send_interim(cx, interim.status, &interim.headers);
+        }
+    }
+}
+
+impl Deref for Caller<'_> {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        match self {
+            Self::Http1(connection, _) => &connection.client,
+            Self::Http2(client) => client,
+        }
     }
 }
 

@@ -2,17 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
-use http::header;
+use http::header::{self, HeaderMap};
+use http::{StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
+use tokio::io::Interest;
 
 use crate::client::Client;
 use crate::deadline::Deadline;
@@ -22,6 +22,7 @@ use crate::http1::head::{self, HeadReader, Limits};
 use crate::http1::incoming::IncomingBody;
 use crate::http1::outgoing::{OutgoingBody, Piece};
 use crate::http1::wire::Wire;
+use crate::stream::Stream;
 
 /// Header lines and bytes of a request's head.
 pub const LIMITS: Limits = Limits { fields: 100, bytes: 64 * 1024 };
@@ -55,7 +56,7 @@ pub struct ClientConnection {
 }
 
 struct Http {
-    wire: Wire<TcpStream>,
+    wire: Wire<Stream>,
     heads: HeadReader,
     body: IncomingBody,
     expectation: Expectation,
@@ -78,7 +79,7 @@ pub type Arrival = (head::Request, Option<FramingError>);
 
 impl ClientConnection {
     /// `deadline` is that of the first request's head, and has been set.
-    pub fn new(wire: Wire<TcpStream>, client: Client, deadline: Deadline, patience: Patience) -> Rc<Self> {
+    pub fn new(wire: Wire<Stream>, client: Client, deadline: Deadline, patience: Patience) -> Rc<Self> {
         let http = Http {
             wire,
             heads: HeadReader::default(),
@@ -138,8 +139,7 @@ impl ClientConnection {
         self.http.borrow().wire.unread.is_empty()
     }
 
-    /// Ready when the client has closed, or its side of it: nobody waits for the answer. While its body is not at its
-    /// end, that is seen only by who reads the body.
+    /// Ready when the client has closed, or its side of it: nobody waits for the answer.
     pub fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Http { wire, body, .. } = &mut *self.http.borrow_mut();
         while body.is_ended() && wire.unread.len() < MAX_READ_AHEAD {
@@ -148,7 +148,31 @@ impl ClientConnection {
                 Ok(_) => {}
             }
         }
-        Poll::Pending
+        // What the client sends is not read now. The system says that it has left, but wakes nobody for it while
+        // there is something to read.
+        match pin!(wire.stream.tcp().ready(Interest::READABLE)).poll(cx) {
+            Poll::Ready(Ok(ready)) if !ready.is_read_closed() => {
+                self.deadline.look_again(cx);
+                Poll::Pending
+            }
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The socket and what has been read ahead, once the connection has left HTTP.
+    pub fn with_wire<T>(&self, with: impl FnOnce(&mut Wire<Stream>) -> T) -> T {
+        with(&mut self.http.borrow_mut().wire)
+    }
+
+    /// Passes on an interim answer (RFC 9110 section 15.2), unless the client does not take what it was sent before.
+    pub fn send_interim(&self, cx: &mut Context<'_>, status: StatusCode, headers: &HeaderMap) {
+        let wire = &mut self.http.borrow_mut().wire;
+        if wire.poll_flush(cx).is_ready() {
+            let head = |out: &mut Vec<u8>| head::write_interim(out, status, headers, None);
+            // A client that is gone is seen by the next read.
+            let _ = wire.send(cx, head, &mut Bytes::new(), b"");
+        }
     }
 
     /// The next of the request's body.
@@ -249,7 +273,7 @@ impl ClientConnection {
     /// Ends the connection with a reset: an orderly end would make an answer look complete whose end nothing else
     /// tells (RFC 9112 section 8).
     pub fn reset(&self) {
-        if self.http.borrow().wire.stream.set_zero_linger().is_err() {
+        if self.http.borrow().wire.stream.tcp().set_zero_linger().is_err() {
             tracing::debug!("a connection can't be reset");
         }
     }

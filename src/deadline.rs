@@ -27,6 +27,8 @@ struct Table {
     /// When the next sweep is due.
     next: Cell<Option<Instant>>,
     moved_forward: Notify,
+    /// Tasks that want to look at the world again before long.
+    restless: RefCell<Vec<Waker>>,
 }
 
 #[derive(Default)]
@@ -50,6 +52,11 @@ impl Deadlines {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    /// Wakes the tasks that asked for it with [`Deadline::look_again`].
+    pub fn wake_restless(&self) {
+        self.0.restless.take().into_iter().for_each(Waker::wake);
     }
 
     /// Sweeps for as long as the shard lives.
@@ -120,6 +127,11 @@ impl Deadline {
             }
             Poll::Pending
         })
+    }
+
+    /// Wakes the task before long: for what the system does not wake it for.
+    pub fn look_again(&self, cx: &mut Context<'_>) {
+        self.table.restless.borrow_mut().push(cx.waker().clone());
     }
 
     /// Waits until the deadline has passed.

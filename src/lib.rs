@@ -49,19 +49,26 @@
 //! wasmtime is named only in [`modules`]; an error becomes a status only in [`gateway::error`] (and, for
 //! mistakes of an administrator, in [`admin`]); the process ends only in `main`.
 
+pub mod admission;
 pub mod config;
 pub mod deadline;
 pub mod headers;
 pub mod http1;
 pub mod metrics;
+pub mod pressure;
+pub mod prompt;
+pub mod rate;
 pub mod routes;
+pub mod stream;
 pub mod telemetry;
+pub mod tls;
 
 pub mod client;
 pub mod connection;
 pub mod modules;
 pub mod workers;
 
+pub mod fleet;
 pub mod registry;
 pub mod snapshot;
 

@@ -200,7 +200,7 @@ impl Registry {
     }
 
     fn publish(&self, entries: &[Entry]) {
-        self.publisher.update(|_| entries.iter().map(|entry| entry.module.clone()).collect());
+        self.publisher.update(|next| next.modules = entries.iter().map(|entry| entry.module.clone()).collect());
     }
 
     /// Only deployments add entries, and they do it one at a time, so what is checked here stays true.

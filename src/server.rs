@@ -1,11 +1,14 @@
 //! Serves one client's connection, in the version of HTTP that the client speaks.
 
+mod calm;
 mod http1;
 mod http2;
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::uri::Scheme;
@@ -17,6 +20,8 @@ use crate::deadline::Deadline;
 use crate::gateway::Gateway;
 use crate::gateway::record::CountedConnection;
 use crate::http1::wire::Wire;
+use crate::stream::Stream;
+use crate::tls::{self, Alpn, ServerTls};
 
 /// What a client that knows the gateway speaks HTTP/2 sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -26,18 +31,45 @@ pub async fn serve(
     gateway: Rc<Gateway>,
     stream: TcpStream,
     peer: SocketAddr,
+    tls: Option<Arc<ServerTls>>,
     _counted: CountedConnection,
     patience: Patience,
 ) {
     let deadline = gateway.deadlines.register();
     deadline.set(patience.head);
-    let client = Client::new(peer, Scheme::HTTP);
+    let (stream, scheme, alpn) = match tls {
+        None => (Stream::Plain(stream), Scheme::HTTP, None),
+        Some(tls) => match shake_hands(&gateway, &tls, stream, &deadline).await {
+            Some(accepted) => (accepted.stream, Scheme::HTTPS, Some(accepted.alpn)),
+            None => return,
+        },
+    };
+    let client = Client::new(peer, scheme);
     let mut wire = Wire::new(stream);
-    match poll_fn(|cx| poll_protocol(&gateway, &mut wire, &deadline, cx)).await {
+    let protocol = match alpn {
+        Some(Alpn::Http2) => Protocol::Http2,
+        Some(Alpn::Http1) | None => poll_fn(|cx| poll_protocol(&gateway, &mut wire, &deadline, cx)).await,
+    };
+    match protocol {
         Protocol::Http1 => http1::serve(&gateway, ClientConnection::new(wire, client, deadline, patience)).await,
         Protocol::Http2 => http2::serve(&gateway, wire, client, deadline, patience).await,
         Protocol::None => {}
     }
+}
+
+/// The handshake of TLS, in the connection's own task and time.
+async fn shake_hands(
+    gateway: &Gateway,
+    tls: &ServerTls,
+    stream: TcpStream,
+    deadline: &Deadline,
+) -> Option<tls::Accepted> {
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken,
+        () = deadline.expired() => Err(io::ErrorKind::TimedOut.into()),
+    };
+    gateway.metrics.handshakes.count(shaken.is_ok());
+    shaken.inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed")).ok()
 }
 
 /// What a client speaks.
@@ -51,7 +83,7 @@ enum Protocol {
 /// Looks at the first bytes: the preface of HTTP/2 is no request of HTTP/1.1.
 fn poll_protocol(
     gateway: &Gateway,
-    wire: &mut Wire<TcpStream>,
+    wire: &mut Wire<Stream>,
     deadline: &Deadline,
     cx: &mut Context<'_>,
 ) -> Poll<Protocol> {
@@ -69,7 +101,7 @@ fn poll_protocol(
         match wire.poll_fill(cx, 0) {
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Protocol::None),
             Poll::Ready(Ok(_)) => {}
-            Poll::Pending if gateway.is_draining() && read == 0 => return Poll::Ready(Protocol::None),
+            Poll::Pending if gateway.is_draining() => return Poll::Ready(Protocol::None),
             Poll::Pending => return Poll::Pending,
         }
     }

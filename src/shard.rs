@@ -18,9 +18,13 @@ use crate::deadline::Deadlines;
 use crate::gateway::record::{CountedConnection, HttpMetrics};
 use crate::gateway::{Gateway, Shared};
 use crate::server;
+use crate::tls::ServerTls;
 
 /// Time between two looks for idle connections to workers.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time between two looks at clients that the system does not report on.
+const ROUSE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time after a request's deadline in which its client can still be told so.
 const EXCHANGE_GRACE: Duration = Duration::from_secs(1);
@@ -31,11 +35,20 @@ const TASKS_BETWEEN_EVENTS: u32 = 8;
 /// What the control plane tells a shard.
 pub enum Message {
     /// Serve this client.
-    Client(std::net::TcpStream, SocketAddr, CountedConnection),
+    Client(Arrival),
     /// The gateway drains: tell clients to close, finish what is in flight.
     Drain,
     /// End, whatever is in flight.
     Stop,
+}
+
+/// A connection that has been accepted.
+pub struct Arrival {
+    pub stream: std::net::TcpStream,
+    pub peer: SocketAddr,
+    /// `None` where its listener speaks no TLS.
+    pub tls: Option<Arc<ServerTls>>,
+    pub counted: CountedConnection,
 }
 
 /// The control plane's handle on a shard.
@@ -46,7 +59,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub fn start(number: u32, shared: Arc<Shared>) -> io::Result<Self> {
+    pub fn start(number: u16, shared: Arc<Shared>) -> io::Result<Self> {
         let metrics = Arc::<HttpMetrics>::default();
         let (messages, inbox) = mpsc::unbounded_channel();
         let thread = thread::Builder::new().name(format!("smg-shard-{number}")).spawn({
@@ -85,36 +98,33 @@ fn run(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, inbox: mpsc::UnboundedRec
 }
 
 async fn serve(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, mut inbox: mpsc::UnboundedReceiver<Message>) {
-    let limits = &shared.config.limits;
-    let patience = Patience {
-        head: limits.header_read_timeout_secs,
-        idle: limits.idle_connection_timeout_secs,
-        exchange: limits.request_timeout_secs + EXCHANGE_GRACE,
-    };
     let (deadlines, publications) = (Deadlines::default(), shared.publisher.publications());
     let gateway = Rc::new(Gateway::new(shared.clone(), deadlines.clone(), metrics));
     let sweeper = deadlines.clone();
     spawn_local(async move { sweeper.run().await });
     spawn_local(follow(gateway.clone(), publications));
     spawn_local(tidy(gateway.clone()));
+    spawn_local(rouse(deadlines.clone()));
     while let Some(message) = inbox.recv().await {
         match message {
-            Message::Client(stream, peer, counted) => accept(&gateway, stream, peer, counted, patience),
+            Message::Client(arrival) => accept(&gateway, arrival),
             Message::Drain => deadlines.wake_all(),
             Message::Stop => return,
         }
     }
 }
 
-fn accept(
-    gateway: &Rc<Gateway>,
-    stream: std::net::TcpStream,
-    peer: SocketAddr,
-    counted: CountedConnection,
-    patience: Patience,
-) {
+fn accept(gateway: &Rc<Gateway>, arrival: Arrival) {
+    let view = gateway.view();
+    let limits = &view.snapshot.config.limits;
+    let patience = Patience {
+        head: limits.header_read_timeout_secs,
+        idle: limits.idle_connection_timeout_secs,
+        exchange: limits.request_timeout_secs + EXCHANGE_GRACE,
+    };
+    let Arrival { stream, peer, tls, counted } = arrival;
     match TcpStream::from_std(stream) {
-        Ok(stream) => drop(spawn_local(server::serve(gateway.clone(), stream, peer, counted, patience))),
+        Ok(stream) => drop(spawn_local(server::serve(gateway.clone(), stream, peer, tls, counted, patience))),
         Err(error) => tracing::warn!(%error, "a connection can't be served"),
     }
 }
@@ -130,5 +140,13 @@ async fn tidy(gateway: Rc<Gateway>) {
     loop {
         tokio::time::sleep(TIDY_INTERVAL).await;
         gateway.close_aged_connections();
+    }
+}
+
+/// Wakes those who must look at their client again.
+async fn rouse(deadlines: Deadlines) {
+    loop {
+        tokio::time::sleep(ROUSE_INTERVAL).await;
+        deadlines.wake_restless();
     }
 }

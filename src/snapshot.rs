@@ -1,21 +1,45 @@
-//! One immutable view of workers and modules, and how a new one takes the place of the old.
+//! One immutable view of configuration, workers and modules, and how a new one takes the place of the old.
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use tokio::sync::watch;
 
-use crate::config::Policy;
+use crate::config::Config;
 use crate::modules::Module;
-use crate::workers::{Pool, Worker};
+use crate::workers::Pool;
+use crate::workers::connector::Connector;
 
 /// What a request sees from its start to its last byte.
+#[derive(Clone)]
 pub struct Snapshot {
-    pub pool: Pool,
+    pub config: Arc<Config>,
+    pub connector: Arc<Connector>,
+    /// At least one.
+    pub pools: Vec<Arc<Pool>>,
     /// All modules, in the order of the on-request chain.
     pub modules: Vec<Arc<Module>>,
+    /// An instant that stays the same for all snapshots.
+    pub began: Instant,
+}
+
+impl Snapshot {
+    /// The position of the pool that serves a model; without a model, of the first.
+    pub fn pool_of(&self, model: Option<&str>) -> Option<usize> {
+        let Some(model) = model else { return Some(0) };
+        let one = self.pools.iter().position(|pool| pool.serves.model(model));
+        one.or_else(|| self.pools.iter().position(|pool| pool.serves.all()))
+    }
+
+    pub fn healthy_count(&self) -> usize {
+        self.pools.iter().map(|pool| pool.healthy_count()).sum()
+    }
+
+    pub fn worker_count(&self) -> usize {
+        self.pools.iter().map(|pool| pool.all.len()).sum()
+    }
 }
 
 /// A thread's own handle on the snapshot in force: looking whether it changed reads one shared word.
@@ -26,20 +50,14 @@ pub type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 pub struct Publisher {
     current: Arc<ArcSwap<Snapshot>>,
     published: watch::Sender<()>,
-    workers: Vec<Arc<Worker>>,
-    policy: Policy,
-    turn: Arc<AtomicUsize>,
     /// Held while a snapshot is built, so that no change overtakes another.
     building: Mutex<()>,
 }
 
 impl Publisher {
-    pub fn new(workers: Vec<Arc<Worker>>, policy: Policy) -> Self {
-        let turn = Arc::<AtomicUsize>::default();
-        let pool = Pool::new(workers.clone(), policy, turn.clone());
-        let current = Arc::new(ArcSwap::from_pointee(Snapshot { pool, modules: Vec::new() }));
-        let published = watch::Sender::new(());
-        Self { current, published, workers, policy, turn, building: Mutex::new(()) }
+    pub fn new(first: Snapshot) -> Self {
+        let current = Arc::new(ArcSwap::from_pointee(first));
+        Self { current, published: watch::Sender::new(()), building: Mutex::new(()) }
     }
 
     /// The snapshot in force.
@@ -56,17 +74,12 @@ impl Publisher {
         self.published.subscribe()
     }
 
-    /// Publishes the workers as their health is now, with the same modules.
-    pub fn refresh(&self) {
-        self.update(|modules| modules.to_vec());
-    }
-
-    /// Publishes a snapshot with the modules that `change` makes of those in force.
-    pub fn update(&self, change: impl FnOnce(&[Arc<Module>]) -> Vec<Arc<Module>>) {
+    /// Publishes the snapshot that `change` makes of the one in force.
+    pub fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         let building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        let modules = change(&self.current.load().modules);
-        let pool = Pool::new(self.workers.clone(), self.policy, self.turn.clone());
-        self.current.store(Arc::new(Snapshot { pool, modules }));
+        let mut next = Snapshot::clone(&self.current.load());
+        change(&mut next);
+        self.current.store(Arc::new(next));
         drop(building);
         self.published.send_replace(());
     }

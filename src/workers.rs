@@ -1,31 +1,55 @@
 //! Workers: the model servers behind the gateway, what is known of them, and how one is chosen.
 
+pub mod addresses;
+pub mod answer;
+pub mod breaker;
 pub mod client;
+pub mod connector;
+pub mod dial;
+pub mod guard;
 pub mod health;
+pub mod http2;
 pub mod link;
-mod policy;
+pub mod names;
+pub mod policy;
+pub mod pool;
+pub mod retry;
+mod warmup;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 use http::HeaderValue;
 
-use crate::config::{Policy, WorkerUrl};
-use crate::metrics::Exposition;
+use self::addresses::Addresses;
+use self::breaker::{Breaker, BreakerSettings, Change, Outcome, State, Ticket};
+use self::retry::RetrySettings;
+use self::warmup::Warmup;
+use crate::config::{Breakers, Config, Retries, WorkerUrl};
+
+pub use self::pool::Pool;
 
 /// One model server. What is known of it outlives every snapshot that names it.
 pub struct Worker {
     /// Stable for this URL: 16 hexadecimal digits.
     pub id: String,
+    /// The same as a number.
+    pub key: u64,
     pub url: WorkerUrl,
     /// The URL as text, for logs and metrics.
     pub label: String,
     /// What goes into `Host`.
     pub host: HeaderValue,
+    pub addresses: Addresses,
     state: AtomicU8,
     in_flight: AtomicUsize,
+    breaker: Breaker,
+    warmup: Warmup,
     pub requests: AtomicU64,
     pub errors: AtomicU64,
+    /// Requests that were sent here after another attempt had failed.
+    pub retries: AtomicU64,
 }
 
 /// What the health checks say of a worker.
@@ -49,18 +73,24 @@ impl Health {
 }
 
 impl Worker {
-    pub fn new(url: WorkerUrl, health: Health) -> Self {
+    pub fn new(url: WorkerUrl, health: Health, config: &Config) -> Self {
         let host = HeaderValue::from_str(&url.authority()).expect("an authority is a valid header value");
         let label = url.to_string();
+        let key = key_of(&label);
         Self {
-            id: id_of(&label),
+            id: format!("{key:016x}"),
+            key,
+            addresses: Addresses::of(&url),
             url,
             label,
             host,
             state: AtomicU8::new(health as u8),
             in_flight: AtomicUsize::new(0),
+            breaker: Breaker::new(config.breakers.settings()),
+            warmup: Warmup::new(config.workers.slow_start_secs),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
         }
     }
 
@@ -72,7 +102,11 @@ impl Worker {
         }
     }
 
+    /// A worker that comes back is not given all its requests at once.
     pub fn set_health(&self, health: Health) {
+        if (self.health(), health) == (Health::Unhealthy, Health::Healthy) {
+            self.warmup.start(Instant::now());
+        }
         self.state.store(health as u8, Relaxed);
     }
 
@@ -80,66 +114,53 @@ impl Worker {
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
+
+    pub fn breaker_state(&self) -> State {
+        self.breaker.state(Instant::now())
+    }
+
+    /// A health check has passed: a worker that could not be reached is tried again.
+    pub fn check_passed(&self) {
+        self.note(self.breaker.check_passed(Instant::now()));
+    }
+
+    fn note(&self, change: Option<Change>) {
+        match change {
+            None => {}
+            Some(Change::Opened) => tracing::warn!(worker = %self.label, "the worker fails and is left alone"),
+            Some(Change::HalfOpened) => tracing::info!(worker = %self.label, "the worker is tried again"),
+            Some(Change::Closed) => {
+                self.warmup.start(Instant::now());
+                tracing::info!(worker = %self.label, "the worker serves again");
+            }
+        }
+    }
 }
 
 /// FNV-1a: the id must be the same in every run and on every gateway.
-fn id_of(url: &str) -> String {
-    let hash = url
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    format!("{hash:016x}")
+fn key_of(url: &str) -> u64 {
+    url.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// The workers that can serve a request, with one balancing policy.
-pub struct Pool {
-    /// All of them, as configured.
-    pub all: Vec<Arc<Worker>>,
-    /// Positions in `all` of those that are healthy.
-    healthy: Vec<usize>,
-    policy: Policy,
-    /// Where round robin goes on; shared with the pools before and after this one.
-    turn: Arc<AtomicUsize>,
+impl Breakers {
+    fn settings(&self) -> Option<BreakerSettings> {
+        (!self.disable_circuit_breaker).then_some(BreakerSettings {
+            failure_threshold: self.cb_failure_threshold,
+            success_threshold: self.cb_success_threshold,
+            timeout: self.cb_timeout_duration_secs,
+            window: self.cb_window_duration_secs,
+        })
+    }
 }
 
-impl Pool {
-    /// The pool as the workers' health is now.
-    pub fn new(all: Vec<Arc<Worker>>, policy: Policy, turn: Arc<AtomicUsize>) -> Self {
-        let healthy = (0..all.len()).filter(|at| all[*at].health() == Health::Healthy).collect();
-        Self { all, healthy, policy, turn }
-    }
-
-    pub fn healthy_count(&self) -> usize {
-        self.healthy.len()
-    }
-
-    pub fn healthy(&self) -> impl Iterator<Item = &Arc<Worker>> {
-        self.healthy.iter().map(|at| &self.all[*at])
-    }
-
-    /// Picks a healthy worker, none of those at the positions in `avoid` if another is left.
-    pub fn pick(&self, avoid: &[usize]) -> Option<Lease> {
-        let choice = if avoid.is_empty() {
-            policy::choose(self.policy, &self.healthy, &self.turn, |at| self.all[at].in_flight())
-        } else {
-            let others: Vec<_> = self.healthy.iter().copied().filter(|at| !avoid.contains(at)).collect();
-            policy::choose(self.policy, &others, &self.turn, |at| self.all[at].in_flight())
-        };
-        choice.map(|at| Lease::new(self.all[at].clone(), at))
-    }
-
-    pub fn expose(&self, exposition: &mut Exposition) {
-        exposition.gauge("smg_worker_pool_size", "Workers that are configured.", &[], self.all.len() as f64);
-        for worker in &self.all {
-            let labels = [("worker", worker.label.as_str())];
-            let up = f64::from(u8::from(worker.health() == Health::Healthy));
-            exposition.gauge("smg_worker_health", "1 if the worker is healthy.", &labels, up);
-            let active = worker.in_flight() as f64;
-            exposition.gauge("smg_worker_requests_active", "Requests in flight at the worker.", &labels, active);
-            let requests = worker.requests.load(Relaxed) as f64;
-            exposition.counter("smg_worker_requests_total", "Requests sent to the worker.", &labels, requests);
-            exposition.counter("smg_worker_selection_total", "Times the worker was picked.", &labels, requests);
-            let errors = worker.errors.load(Relaxed) as f64;
-            exposition.counter("smg_worker_errors_total", "Requests that the worker failed.", &labels, errors);
+impl Retries {
+    pub fn settings(&self) -> RetrySettings {
+        RetrySettings {
+            max_attempts: if self.disable_retries { 1 } else { self.retry_max_retries },
+            initial: self.retry_initial_backoff_ms,
+            max: self.retry_max_backoff_ms,
+            multiplier: self.retry_backoff_multiplier,
+            jitter: self.retry_jitter_factor,
         }
     }
 }
@@ -149,45 +170,40 @@ pub struct Lease {
     pub worker: Arc<Worker>,
     /// Its position in the pool.
     pub position: usize,
+    /// Until it has been said what became of the request.
+    ticket: Option<Ticket>,
 }
 
 impl Lease {
-    fn new(worker: Arc<Worker>, position: usize) -> Self {
+    /// `None` if the worker is left alone.
+    fn take(worker: &Arc<Worker>, position: usize, now: Instant) -> Option<Self> {
+        let ticket = worker.breaker.admit(now)?;
         worker.in_flight.fetch_add(1, Relaxed);
         worker.requests.fetch_add(1, Relaxed);
-        Self { worker, position }
+        Some(Self { worker: worker.clone(), position, ticket: Some(ticket) })
     }
 
-    /// The worker failed this request.
-    pub fn failed(&self) {
-        self.worker.errors.fetch_add(1, Relaxed);
+    /// The head of an answer is here. A trial is decided by it; otherwise a good one is good once its body has ended.
+    pub fn begun(&mut self, outcome: Outcome) {
+        if outcome != Outcome::Succeeded || matches!(self.ticket, Some(Ticket::Trial(_))) {
+            self.ended(outcome);
+        }
+    }
+
+    /// What became of the request; only the first report counts.
+    pub fn ended(&mut self, outcome: Outcome) {
+        if matches!(outcome, Outcome::Failed | Outcome::Unreachable) {
+            self.worker.errors.fetch_add(1, Relaxed);
+        }
+        if let Some(ticket) = self.ticket.take() {
+            self.worker.note(self.worker.breaker.report(ticket, outcome, Instant::now()));
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.ended(Outcome::Unknown);
         self.worker.in_flight.fetch_sub(1, Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pool(healths: &[Health], policy: Policy) -> Pool {
-        let worker = |(at, health): (usize, &Health)| {
-            Arc::new(Worker::new(format!("http://w{at}:1").parse().expect("a URL"), *health))
-        };
-        Pool::new(healths.iter().enumerate().map(worker).collect(), policy, Arc::default())
-    }
-
-    #[test]
-    fn only_healthy_workers_are_picked_and_the_lease_counts() {
-        let pool = pool(&[Health::Pending, Health::Healthy, Health::Unhealthy], Policy::LeastLoad);
-        let lease = pool.pick(&[]).expect("one is healthy");
-        assert_eq!((lease.position, pool.all[1].in_flight()), (1, 1));
-        drop(lease);
-        assert_eq!(pool.all[1].in_flight(), 0);
-        assert!(pool.pick(&[1]).is_none());
     }
 }

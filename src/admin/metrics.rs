@@ -13,7 +13,10 @@ pub fn scrape(admin: &Admin) -> Response<Bytes> {
     let mut exposition = Exposition::default();
     record::expose(&admin.shards, &mut exposition);
     let snapshot = admin.publisher.current();
-    snapshot.pool.expose(&mut exposition);
+    let workers = snapshot.worker_count() as f64;
+    exposition.gauge("smg_worker_pool_size", "Workers that are configured.", &[], workers);
+    snapshot.pools.iter().for_each(|pool| pool.expose(&mut exposition));
+    admin.expose_admission(&mut exposition);
     if let Some(registry) = &admin.registry {
         registry.metrics().expose(&mut exposition);
         exposition.gauge("smg_wasm_modules", "Modules that are deployed.", &[], snapshot.modules.len() as f64);

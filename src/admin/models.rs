@@ -38,7 +38,8 @@ impl Cached {
 
 /// The union of the lists; a worker that does not answer is left out.
 async fn union(snapshot: &Snapshot) -> Response<Bytes> {
-    let lists = join_all(snapshot.pool.healthy().map(|worker| models_of(worker))).await;
+    let lists =
+        join_all(snapshot.pools.iter().flat_map(|pool| pool.healthy()).map(|worker| models_of(snapshot, worker))).await;
     let mut union = BTreeMap::new();
     for model in lists.into_iter().flatten() {
         if let Some(id) = model["id"].as_str() {
@@ -55,9 +56,9 @@ async fn union(snapshot: &Snapshot) -> Response<Bytes> {
     super::json(StatusCode::OK, &json!({"object": "list", "data": data}))
 }
 
-async fn models_of(worker: &Worker) -> Vec<Value> {
+async fn models_of(snapshot: &Snapshot, worker: &Worker) -> Vec<Value> {
     let request = Request::get("/v1/models").header("accept", "application/json").body(()).expect("a valid request");
-    let answer = tokio::time::timeout(TIME, client::fetch(worker, request, MAX_LIST)).await;
+    let answer = tokio::time::timeout(TIME, client::fetch(&snapshot.connector, worker, request, MAX_LIST)).await;
     let list = answer.ok().and_then(Result::ok).and_then(|answer| serde_json::from_slice::<Value>(answer.body()).ok());
     match list {
         Some(mut list) => list.get_mut("data").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default(),

@@ -1,44 +1,245 @@
-//! `GET /workers` and `GET /workers/{id}`.
+//! `/workers`: the workers, their health and their load; adding, changing and removing them.
+//!
+//! A worker's entity tag changes with what is said of it, the list's with every change of the workers. `If-Match` and
+//! `If-None-Match` hold (RFC 9110 section 13.1): of two administrators who change the same thing one is told.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::snapshot::Snapshot;
-use crate::workers::{Health, Worker};
+use super::{error, method_not_allowed};
+use crate::config::WorkerUrl;
+use crate::fleet::{About, Fleet, FleetError, Member, Stage};
+use crate::gateway::AdminCall;
+use crate::workers::Health;
 
-/// `below` is the path after `/workers`.
-pub fn answer(snapshot: &Snapshot, method: &Method, below: &str) -> Response<Bytes> {
-    if method != Method::GET {
-        return super::method_not_allowed("GET");
-    }
-    match below.strip_prefix('/') {
-        None => list(snapshot),
-        Some(id) => match snapshot.pool.all.iter().find(|worker| worker.id == id) {
-            Some(worker) => super::json(StatusCode::OK, &show(worker)),
-            None => super::error(StatusCode::NOT_FOUND, "worker_not_found", "there is no worker with this id"),
-        },
+/// Longest model name.
+const MAX_MODEL: usize = 256;
+
+/// `below` is what follows `/workers` in the path.
+pub fn answer(fleet: &Rc<Fleet>, call: &AdminCall, below: &str) -> Response<Bytes> {
+    match (&call.method, below.strip_prefix('/')) {
+        (&Method::GET, None) => list(fleet, &call.headers),
+        (&Method::POST, None) => guarded(&call.headers, Some(list_tag(fleet)), || add(fleet, &call.body)),
+        (&Method::GET, Some(id)) => show_one(fleet, id, &call.headers),
+        (&Method::PUT | &Method::PATCH, Some(id)) => {
+            let tag = fleet.member(id).map(|member| tag(&member));
+            guarded(&call.headers, tag, || change(fleet, &call.method, id, &call.body))
+        }
+        (&Method::DELETE, Some(id)) => {
+            let tag = fleet.member(id).map(|member| tag(&member));
+            guarded(&call.headers, tag, || remove(fleet, id))
+        }
+        (_, None) => method_not_allowed("GET, POST"),
+        (_, Some(_)) => method_not_allowed("GET, PUT, PATCH, DELETE"),
     }
 }
 
-fn list(snapshot: &Snapshot) -> Response<Bytes> {
-    let pool = &snapshot.pool;
-    let workers: Vec<_> = pool.all.iter().map(|worker| show(worker)).collect();
-    let load: usize = pool.all.iter().map(|worker| worker.in_flight()).sum();
-    let stats = json!({"total_workers": workers.len(), "healthy_workers": pool.healthy_count(), "total_load": load});
-    super::json(StatusCode::OK, &json!({"total": workers.len(), "workers": workers, "stats": stats}))
+/// What is said of a worker in a request. `url` is there when it is added, and only then.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    url: Option<String>,
+    #[serde(alias = "model")]
+    model_id: Option<String>,
+    priority: Option<u32>,
+    cost: Option<f64>,
 }
 
-/// Every worker serves every model and has the same priority and cost.
-fn show(worker: &Worker) -> Value {
+impl Said {
+    fn read(body: &[u8]) -> Result<Self, Box<Response<Bytes>>> {
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let said: Self =
+            serde_path_to_error::deserialize(&mut deserializer).map_err(|why| match why.inner().is_data() {
+                true => error(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", &why.to_string()),
+                false => error(StatusCode::BAD_REQUEST, "invalid_json", &why.inner().to_string()),
+            })?;
+        deserializer.end().map_err(|why| error(StatusCode::BAD_REQUEST, "invalid_json", &why.to_string()))?;
+        let is_model = |model: &String| !model.is_empty() && model.len() <= MAX_MODEL;
+        if !said.model_id.iter().all(is_model) {
+            return Err(Box::new(invalid("model_id must have 1 to 256 bytes")));
+        }
+        if said.cost.is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
+            return Err(Box::new(invalid("cost must be a number of at least 0")));
+        }
+        Ok(said)
+    }
+
+    /// What is not said stays as it is in `before`.
+    fn about(self, before: About) -> About {
+        About {
+            model: self.model_id.filter(|model| model != "unknown").or(before.model),
+            priority: self.priority.unwrap_or(before.priority),
+            cost: self.cost.unwrap_or(before.cost),
+        }
+    }
+}
+
+fn invalid(why: &str) -> Response<Bytes> {
+    error(StatusCode::BAD_REQUEST, "invalid_worker", why)
+}
+
+fn add(fleet: &Rc<Fleet>, body: &[u8]) -> Response<Bytes> {
+    let mut said = match Said::read(body) {
+        Ok(said) => said,
+        Err(refusal) => return *refusal,
+    };
+    let Some(url) = said.url.take() else {
+        return error(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "missing field `url`");
+    };
+    let url: WorkerUrl = match url.parse() {
+        Ok(url) => url,
+        Err(why) => return invalid(&why),
+    };
+    match fleet.add(url, said.about(About::default())) {
+        Ok(member) => {
+            let id = &member.worker.id;
+            let location = format!("/workers/{id}");
+            let mut answer = accepted(id, "the worker is added, and serves once it answers");
+            let value = json!({
+                "status": "accepted", "worker_id": id, "url": member.worker.label, "location": location,
+                "message": "the worker is added, and serves once it answers",
+            });
+            *answer.body_mut() = value.to_string().into();
+            let location = HeaderValue::from_str(&location).expect("a path of letters and digits");
+            answer.headers_mut().insert(header::LOCATION, location);
+            tagged(answer, tag(&member))
+        }
+        Err(why) => refusal(&why),
+    }
+}
+
+/// PUT says everything, PATCH what changes.
+fn change(fleet: &Rc<Fleet>, method: &Method, id: &str, body: &[u8]) -> Response<Bytes> {
+    let said = match Said::read(body) {
+        Ok(said) => said,
+        Err(refusal) => return *refusal,
+    };
+    let Some(member) = fleet.member(id) else { return refusal(&FleetError::Unknown) };
+    if said.url.as_ref().is_some_and(|url| url.parse().ok().as_ref() != Some(&member.worker.url)) {
+        return invalid("a worker's url can't be changed: add another one, then remove this one");
+    }
+    let before = if *method == Method::PUT { About::default() } else { member.about() };
+    match fleet.change(id, said.about(before)) {
+        Ok(member) => tagged(accepted(id, "the worker is changed"), tag(&member)),
+        Err(why) => refusal(&why),
+    }
+}
+
+fn remove(fleet: &Rc<Fleet>, id: &str) -> Response<Bytes> {
+    match fleet.remove(id) {
+        Ok(()) => accepted(id, "the worker gets nothing new, and is removed when it has finished"),
+        Err(why) => refusal(&why),
+    }
+}
+
+fn accepted(id: &str, message: &str) -> Response<Bytes> {
+    super::json(StatusCode::ACCEPTED, &json!({"status": "accepted", "worker_id": id, "message": message}))
+}
+
+fn refusal(why: &FleetError) -> Response<Bytes> {
+    let (status, code) = match why {
+        FleetError::Known(_) => (StatusCode::CONFLICT, "worker_exists"),
+        FleetError::Refused(_) => (StatusCode::BAD_REQUEST, "invalid_worker"),
+        FleetError::TooMany => (StatusCode::CONFLICT, "too_many_workers"),
+        FleetError::Unknown => (StatusCode::NOT_FOUND, "worker_not_found"),
+    };
+    error(status, code, &why.to_string())
+}
+
+fn list(fleet: &Rc<Fleet>, headers: &HeaderMap) -> Response<Bytes> {
+    let members = fleet.members();
+    let workers: Vec<_> = members.iter().map(|member| show(member)).collect();
+    let healthy = members.iter().filter(|member| member.worker.health() == Health::Healthy).count();
+    let load: usize = members.iter().map(|member| member.worker.in_flight()).sum();
+    let stats = json!({
+        "total_workers": workers.len(), "healthy_workers": healthy, "total_load": load,
+        "prefill_count": 0, "decode_count": 0, "regular_count": workers.len(),
+    });
+    let list = json!({"total": workers.len(), "workers": workers, "stats": stats});
+    read(headers, list_tag(fleet), &list)
+}
+
+fn show_one(fleet: &Rc<Fleet>, id: &str, headers: &HeaderMap) -> Response<Bytes> {
+    match fleet.member(id) {
+        Some(member) => read(headers, tag(&member), &show(&member)),
+        None => refusal(&FleetError::Unknown),
+    }
+}
+
+fn show(member: &Member) -> Value {
+    let (worker, about) = (&member.worker, member.about());
+    let status = match member.stage() {
+        Stage::Serving => worker.health().label(),
+        Stage::Draining => "draining",
+    };
     json!({
         "id": worker.id,
         "url": worker.label,
-        "model_id": "unknown",
+        "model_id": about.model.as_deref().unwrap_or("unknown"),
         "is_healthy": worker.health() == Health::Healthy,
-        "status": worker.health().label(),
+        "status": status,
         "load": worker.in_flight(),
-        "priority": 50,
-        "cost": 1.0,
+        "priority": about.priority,
+        "cost": about.cost,
+        "worker_type": "regular",
+        "circuit_breaker": worker.breaker_state().label(),
+        "addresses": worker.addresses.list(),
+        "requests": worker.requests.load(Relaxed),
+        "errors": worker.errors.load(Relaxed),
     })
+}
+
+/// Of what is said of a worker; what it does meanwhile is no change.
+fn tag(member: &Member) -> String {
+    let (about, stage) = (member.about(), member.stage());
+    let said = format!("{:?} {:?}", about, stage);
+    format!("\"{}-{:016x}\"", member.worker.id, said.bytes().fold(0, hash))
+}
+
+fn hash(hash: u64, byte: u8) -> u64 {
+    (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(5)
+}
+
+fn list_tag(fleet: &Fleet) -> String {
+    format!("\"{:x}\"", fleet.version())
+}
+
+fn tagged(mut answer: Response<Bytes>, tag: String) -> Response<Bytes> {
+    let tag = HeaderValue::from_str(&tag).expect("letters, digits and quotes are valid");
+    answer.headers_mut().insert(header::ETAG, tag);
+    answer
+}
+
+/// What is read: not again what the caller has. The load in it may have changed all the same, so an
+/// `If-None-Match` saves a change, not a look.
+fn read(headers: &HeaderMap, tag: String, value: &Value) -> Response<Bytes> {
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|condition| names(condition, &tag)) {
+        let mut answer = Response::new(Bytes::new());
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        return tagged(answer, tag);
+    }
+    tagged(super::json(StatusCode::OK, value), tag)
+}
+
+/// Makes a change, unless its condition does not hold. `tag` is `None` if there is nothing to change.
+fn guarded(headers: &HeaderMap, tag: Option<String>, make: impl FnOnce() -> Response<Bytes>) -> Response<Bytes> {
+    let is_current = |condition| tag.as_ref().is_some_and(|tag| names(condition, tag));
+    let fails = headers.get(header::IF_MATCH).is_some_and(|condition| !is_current(condition))
+        || headers.get(header::IF_NONE_MATCH).is_some_and(is_current);
+    if fails {
+        let why = "it has changed since: read it again";
+        return error(StatusCode::PRECONDITION_FAILED, "precondition_failed", why);
+    }
+    make()
+}
+
+fn names(condition: &HeaderValue, tag: &str) -> bool {
+    let Ok(condition) = condition.to_str() else { return false };
+    condition.split(',').map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == tag)
 }

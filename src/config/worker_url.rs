@@ -8,11 +8,39 @@ use http::uri::Authority;
 /// Where a worker is: scheme and authority, nothing else. Equal URLs compare equal however they were written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WorkerUrl {
+    scheme: Scheme,
     host: String,
     port: u16,
 }
 
+/// How a worker is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
 impl WorkerUrl {
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
     /// Host name or address, IPv6 without brackets.
     pub fn host(&self) -> &str {
         &self.host
@@ -25,13 +53,13 @@ impl WorkerUrl {
     /// What goes into the `Host` field.
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
+        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
     }
 }
 
 impl fmt::Display for WorkerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
     }
 }
 
@@ -43,11 +71,11 @@ impl FromStr for WorkerUrl {
         let Some((scheme, rest)) = text.split_once("://") else {
             return refuse("it must look like http://HOST:PORT");
         };
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => return refuse("https to workers is not offered yet"),
-            _ => return refuse("the scheme must be http"),
-        }
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return refuse("the scheme must be http or https"),
+        };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains('@') {
             return refuse("it must not contain credentials");
@@ -62,12 +90,12 @@ impl FromStr for WorkerUrl {
             return refuse("the host or the port is not valid");
         }
         let port = match rest[authority.host().len()..].strip_prefix(':').map(str::parse) {
-            None => 80,
+            None => scheme.default_port(),
             Some(Ok(port @ 1..)) => port,
             Some(_) => return refuse("the port must be 1 to 65535"),
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        Ok(Self { host, port })
+        Ok(Self { scheme, host, port })
     }
 }
 
@@ -91,9 +119,14 @@ mod tests {
     #[test]
     fn worker_urls_are_told_apart_by_host_and_port_only() {
         let urls: WorkerUrls =
-            "http://A:8000 http://a:8000/,http://b,http://b:80 http://[::1]:9".parse().expect("urls");
+            "http://A:8000 http://a:8000/,http://b,http://b:80 http://[::1]:9 HTTPS://b:443 https://b:80"
+                .parse()
+                .expect("urls");
         let shown: Vec<_> = urls.0.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["http://a:8000", "http://a:8000", "http://b", "http://b", "http://[::1]:9"]);
+        assert_eq!(
+            shown,
+            ["http://a:8000", "http://a:8000", "http://b", "http://b", "http://[::1]:9", "https://b", "https://b:80"]
+        );
     }
 
     #[test]
@@ -102,7 +135,6 @@ mod tests {
             ("localhost:8000", "must look like"),
             ("ftp://a", "scheme must be http"),
             ("file:///etc/passwd", "scheme must be http"),
-            ("https://a", "not offered yet"),
             ("http://", "not valid"),
             ("http://user:pw@a", "credentials"),
             ("http://a/v1", "must end after"),

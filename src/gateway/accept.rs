@@ -30,7 +30,9 @@ pub fn check(request: &Request) -> Result<(), GatewayError> {
 /// A path, a whole URL without credentials, or `*` for `OPTIONS` (RFC 9112 section 3.2).
 fn is_target(method: &Method, target: &Uri) -> bool {
     match (target.scheme(), target.authority()) {
-        (Some(_), Some(authority)) => !authority.as_str().contains('@'),
+        (Some(_), Some(authority)) => {
+            !authority.as_str().contains('@') && (target.path() != "*" || method == Method::OPTIONS)
+        }
         (None, None) => target.path().starts_with('/') || (target.path() == "*" && method == Method::OPTIONS),
         _ => false,
     }
@@ -200,20 +202,24 @@ mod tests {
 
     #[test]
     fn hosts_are_checked() {
-        let map = |hosts: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for host in hosts {
-                headers.append(header::HOST, HeaderValue::from_static(host));
+        let check = |version, target: &'static str, hosts: &[&'static str]| {
+            let hosts: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            let mut request = parts(target, &[]);
+            request.version = version;
+            for (_, host) in hosts {
+                request.headers.append(header::HOST, HeaderValue::from_static(host));
             }
-            headers
+            check_host(&request).is_ok()
         };
+        let (old, new, two) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
         for good in ["a", "a:1", "[::1]:80", "127.0.0.1"] {
-            assert!(check_host(&map(&[good]), Version::HTTP_11).is_ok(), "{good}");
+            assert!(check(new, "/", &[good]), "{good}");
         }
         for bad in ["", "a b", "a/b", "u@a", "a,b?", "a:port", ":80", "a:1:2"] {
-            assert!(check_host(&map(&[bad]), Version::HTTP_11).is_err(), "{bad}");
+            assert!(!check(new, "/", &[bad]), "{bad}");
         }
-        assert!(check_host(&map(&[]), Version::HTTP_11).is_err() && check_host(&map(&[]), Version::HTTP_10).is_ok());
-        assert!(check_host(&map(&["a", "a"]), Version::HTTP_11).is_err());
+        assert!(!check(new, "/", &[]) && check(old, "/", &[]) && !check(new, "/", &["a", "a"]));
+        assert!(!check(two, "/", &[]) && check(two, "/", &["a"]) && check(two, "http://a/", &[]));
+        assert!(check(two, "http://a/", &["A"]) && !check(two, "http://a/", &["b"]) && !check(two, "/", &["a", "a"]));
     }
 }

@@ -8,7 +8,9 @@ use http::uri::Authority;
 use subtle::ConstantTimeEq;
 
 use super::error::GatewayError;
+use super::exchange::Exchange;
 use crate::config::{Access, Secret};
+use crate::http1::head::Request;
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -26,7 +28,12 @@ pub fn check_caller(access: &Access, headers: &HeaderMap) -> Result<(), GatewayE
 
 /// The admin API: for those who have a key. Without any key it is for this machine alone, and then also
 /// closed to web pages that make a browser on this machine ask (DNS rebinding, cross-site requests).
-pub fn check_admin(access: &Access, peer: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<(), GatewayError> {
+pub fn check_admin(exchange: &Exchange, request: &Request) -> Result<(), GatewayError> {
+    let access = &exchange.view.snapshot.config.access;
+    admits(access, exchange.caller.peer, &request.uri, &request.headers)
+}
+
+fn admits(access: &Access, peer: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<(), GatewayError> {
     let mut keys = access.admin_key.iter().chain(&access.api_key).peekable();
     if keys.peek().is_some() {
         // Every key is compared, so that the time taken does not tell which one was close.
@@ -115,9 +122,9 @@ mod tests {
         let peer = SocketAddr::from(([8, 8, 8, 8], 1));
         for (value, good) in [("Bearer api", true), ("Bearer admin", true), ("Bearer other", false)] {
             let headers = map(&[("authorization", value), ("host", "gateway.example")]);
-            assert_eq!(check_admin(&access, peer, &PATH, &headers).is_ok(), good, "{value}");
+            assert_eq!(admits(&access, peer, &PATH, &headers).is_ok(), good, "{value}");
         }
-        assert!(check_admin(&access, LOCAL.into(), &PATH, &map(&[("host", "localhost")])).is_err());
+        assert!(admits(&access, LOCAL.into(), &PATH, &map(&[("host", "localhost")])).is_err());
     }
 
     #[test]
@@ -127,10 +134,10 @@ mod tests {
         for (peer, good) in
             [("127.0.0.1:1", true), ("[::1]:1", true), ("[::ffff:127.0.0.1]:1", true), ("192.168.0.1:1", false)]
         {
-            assert_eq!(check_admin(&access, peer.parse().expect("an address"), &PATH, &host).is_ok(), good, "{peer}");
+            assert_eq!(admits(&access, peer.parse().expect("an address"), &PATH, &host).is_ok(), good, "{peer}");
         }
         assert!(
-            check_admin(&access, LOCAL.into(), &PATH, &map(&[("host", "localhost"), ("x-forwarded-for", "8.8.8.8")]))
+            admits(&access, LOCAL.into(), &PATH, &map(&[("host", "localhost"), ("x-forwarded-for", "8.8.8.8")]))
                 .is_err()
         );
     }
@@ -152,12 +159,12 @@ mod tests {
             ("169.254.169.254", false),
         ] {
             assert_eq!(
-                check_admin(&access(None, None), LOCAL.into(), &PATH, &map(&[("host", host)])).is_ok(),
+                admits(&access(None, None), LOCAL.into(), &PATH, &map(&[("host", host)])).is_ok(),
                 good,
                 "{host}"
             );
         }
-        assert!(check_admin(&access(None, None), LOCAL.into(), &PATH, &map(&[])).is_err());
+        assert!(admits(&access(None, None), LOCAL.into(), &PATH, &map(&[])).is_err());
     }
 
     #[test]
@@ -173,11 +180,7 @@ mod tests {
         ] {
             let mut headers = map(&[("host", "localhost")]);
             headers.insert(name, HeaderValue::from_static(value));
-            assert_eq!(
-                check_admin(&access(None, None), LOCAL.into(), &PATH, &headers).is_ok(),
-                good,
-                "{name}: {value}"
-            );
+            assert_eq!(admits(&access(None, None), LOCAL.into(), &PATH, &headers).is_ok(), good, "{name}: {value}");
         }
     }
 
@@ -185,6 +188,6 @@ mod tests {
     fn the_authority_of_an_absolute_target_counts() {
         let headers = map(&[("host", "localhost")]);
         let evil = Uri::from_static("http://evil.com/wasm");
-        assert!(check_admin(&access(None, None), LOCAL.into(), &evil, &headers).is_err());
+        assert!(admits(&access(None, None), LOCAL.into(), &evil, &headers).is_err());
     }
 }

@@ -1,44 +1,36 @@
 //! An answer on its way to the client, whoever gave it.
 
-use std::rc::Rc;
-
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::View;
-use super::body::Content;
+use super::body::{Content, Hold};
 use super::error::GatewayError;
 use super::record::Record;
-use crate::deadline::Deadline;
 use crate::modules::{self, ResponseHead};
-use crate::workers::Lease;
 
 pub struct Answer {
     pub head: ResponseHead,
     pub content: Content,
-    pub lease: Option<Lease>,
-    pub deadline: Option<Deadline>,
-    /// What the request saw, kept to its last byte.
-    pub view: Option<Rc<View>>,
+    pub hold: Hold,
 }
 
 impl Answer {
     pub fn whole(response: Response<Bytes>) -> Self {
         let (parts, body) = response.into_parts();
         let head = ResponseHead { status: parts.status, headers: parts.headers };
-        Self { head, content: Content::Whole(Some(body)), lease: None, deadline: None, view: None }
+        Self { head, content: Content::Whole(Some(body)), hold: Hold::default() }
     }
 
     pub fn of_module(answer: modules::Answer) -> Self {
         let modules::Answer { head, body, tags: _ } = answer;
         let content = Content::Whole(body.filter(|body| !body.is_empty()));
-        Self { head, content, lease: None, deadline: None, view: None }
+        Self { head, content, hold: Hold::default() }
     }
 
     pub fn empty(status: StatusCode) -> Self {
         let head = ResponseHead { status, headers: HeaderMap::new() };
-        Self { head, content: Content::Whole(None), lease: None, deadline: None, view: None }
+        Self { head, content: Content::Whole(None), hold: Hold::default() }
     }
 
     pub fn text(status: StatusCode, text: &'static str) -> Self {

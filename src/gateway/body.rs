@@ -1,22 +1,26 @@
-//! Bodies on their way through: what goes to a worker, and what goes to a client. Neither is ever held back;
-//! what must end with a body (a lease, a record) rides in it.
+//! The body of an answer on its way to a client. It is never held back; what must end with it (a lease, a record)
+//! rides in it.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use super::View;
-use super::error::GatewayError;
+use super::admit::Permits;
 use super::record::Record;
-use crate::client::{RequestBody, RequestBodyError};
+use super::silence::Silence;
+use super::upgrade::{Traffic, Tunnel, TunnelEnd};
+use super::upload::WorkerBody;
+use super::view::View;
+use crate::client::RequestBodyError;
 use crate::deadline::Deadline;
 use crate::workers::Lease;
-use crate::workers::link::{AnswerBody, LinkError};
+use crate::workers::answer::AnswerBody;
+use crate::workers::breaker::Outcome;
+use crate::workers::link::LinkError;
 
 /// Why a body can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -29,132 +33,8 @@ pub enum BodyError {
     Worker(#[source] LinkError),
     #[error("the request took too long")]
     Timeout,
-}
-
-/// What became of a request body while somebody else was reading it.
-#[derive(Debug, Default)]
-pub struct Upload {
-    pub bytes: Cell<u64>,
-    /// Somebody wants more of it, and the client has not sent it.
-    is_awaited: Cell<bool>,
-    fault: Cell<Option<Fault>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    Broken,
-    TooLarge(u64),
-}
-
-impl Upload {
-    /// The client's fault, if that is why sending failed.
-    pub fn error(&self) -> Option<GatewayError> {
-        self.fault.get().map(|fault| match fault {
-            Fault::Broken => GatewayError::BrokenBody,
-            Fault::TooLarge(limit) => GatewayError::BodyTooLarge(limit),
-        })
-    }
-
-    /// Who is to blame for a request that takes too long.
-    pub fn late(&self) -> GatewayError {
-        if self.is_awaited.get() { GatewayError::SlowBody } else { GatewayError::Timeout }
-    }
-}
-
-/// The body of a request on its way to a worker.
-pub enum WorkerBody {
-    Whole(Option<Bytes>),
-    Stream(ClientBody),
-}
-
-/// A request body as it arrives, bounded and counted.
-pub struct ClientBody {
-    incoming: RequestBody,
-    upload: Rc<Upload>,
-    limit: u64,
-}
-
-impl ClientBody {
-    pub fn new(incoming: RequestBody, upload: Rc<Upload>, limit: u64) -> Self {
-        Self { incoming, upload, limit }
-    }
-
-    /// Whether there is no body at all.
-    pub fn is_empty(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    /// Reads the whole body, if it is no longer than `limit`.
-    pub async fn collect(mut self, limit: u64) -> Result<Bytes, GatewayError> {
-        self.limit = self.limit.min(limit);
-        if self.incoming.size_hint().lower() > self.limit {
-            return Err(GatewayError::BodyTooLarge(self.limit));
-        }
-        self.incoming.expect_whole();
-        let upload = self.upload.clone();
-        match collect(&mut self, u64::MAX).await {
-            Ok(Collected::Whole(body)) => Ok(body),
-            Ok(Collected::Over(_)) | Err(_) => Err(upload.error().unwrap_or(GatewayError::BrokenBody)),
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        self.upload.is_awaited.set(frame.is_pending());
-        let frame = std::task::ready!(frame);
-        Poll::Ready(frame.map(|frame| match frame {
-            Ok(frame) => self.count(frame),
-            Err(error) => {
-                self.upload.fault.set(Some(Fault::Broken));
-                Err(BodyError::Client(error))
-            }
-        }))
-    }
-
-    fn count(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
-        let bytes = self.upload.bytes.get() + frame.data_ref().map_or(0, Bytes::len) as u64;
-        self.upload.bytes.set(bytes);
-        if bytes > self.limit {
-            self.upload.fault.set(Some(Fault::TooLarge(self.limit)));
-            return Err(BodyError::TooLarge);
-        }
-        Ok(frame)
-    }
-}
-
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.poll(cx)
-    }
-}
-
-impl Body for WorkerBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            WorkerBody::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            WorkerBody::Stream(body) => body.poll(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            WorkerBody::Whole(bytes) => bytes.is_none(),
-            WorkerBody::Stream(body) => body.incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            WorkerBody::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            WorkerBody::Stream(body) => body.incoming.size_hint(),
-        }
-    }
+    #[error("the worker was silent for too long")]
+    Stalled,
 }
 
 /// A body that was read up to a limit.
@@ -196,27 +76,32 @@ pub enum Content {
         first: Option<Bytes>,
         rest: AnswerBody<WorkerBody>,
     },
+    /// No body of HTTP: the connection is the worker's from here on.
+    Tunnel(Option<Box<Tunnel>>),
+}
+
+/// What a request holds until its last byte.
+#[derive(Default)]
+pub struct Hold {
+    pub lease: Option<Lease>,
+    pub deadline: Option<Deadline>,
+    /// What it saw.
+    pub view: Option<Rc<View>>,
+    pub permits: Permits,
 }
 
 /// The body of an answer to a client, with everything that ends when it does.
 pub struct GatewayBody {
     content: Content,
     pub record: Record,
-    pub lease: Option<Lease>,
-    deadline: Option<Deadline>,
-    /// What the request saw.
-    view: Option<Rc<View>>,
+    hold: Hold,
+    silence: Option<Silence>,
 }
 
 impl GatewayBody {
-    pub fn new(
-        content: Content,
-        lease: Option<Lease>,
-        record: Record,
-        deadline: Option<Deadline>,
-        view: Option<Rc<View>>,
-    ) -> Self {
-        let mut body = Self { content, record, lease, deadline, view };
+    /// `silence` is what becomes of a worker that pauses.
+    pub fn new(content: Content, record: Record, hold: Hold, silence: Option<Silence>) -> Self {
+        let mut body = Self { content, record, hold, silence };
         if body.is_end_stream() {
             body.end();
         }
@@ -228,23 +113,71 @@ impl GatewayBody {
         matches!(&self.content, Content::Stream { rest, .. } if !rest.is_end_stream())
     }
 
-    fn end(&mut self) {
+    /// What the connection is to become; the head of the answer must have been sent.
+    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        match &mut self.content {
+            Content::Tunnel(tunnel) => tunnel.take(),
+            Content::Whole(_) | Content::Stream { .. } => None,
+        }
+    }
+
+    /// The tunnel that was in its place has ended.
+    pub fn tunnelled(&mut self, end: TunnelEnd, traffic: Traffic) {
+        self.record.sent(usize::try_from(traffic.from_worker).unwrap_or(usize::MAX));
+        self.record.upload().bytes.set(traffic.from_client);
+        match end {
+            TunnelEnd::Complete => self.end(),
+            TunnelEnd::ClientLeft => {}
+            TunnelEnd::WorkerLeft => self.record.broke("worker_left"),
+            TunnelEnd::Idle => self.record.broke("idle"),
+        }
+    }
+
+    /// It was sent to its end.
+    pub fn end(&mut self) {
         self.record.complete();
-        self.lease = None;
-        self.view = None;
-        self.deadline = None;
+        if let Some(lease) = &mut self.hold.lease {
+            lease.ended(Outcome::Succeeded);
+        }
+        self.hold = Hold::default();
+    }
+
+    /// It will not be sent to its end.
+    fn break_off(&mut self, error: &BodyError) {
+        let why = match error {
+            BodyError::Timeout => "timeout",
+            BodyError::Stalled => "stalled",
+            BodyError::Client(_) | BodyError::TooLarge => "client_body",
+            BodyError::Worker(_) if self.record.upload().error().is_some() => "client_body",
+            BodyError::Worker(_) => "worker_body",
+        };
+        if let Some(lease) = &mut self.hold.lease
+            && why != "client_body"
+        {
+            lease.ended(if why == "worker_body" { Outcome::Unreachable } else { Outcome::Failed });
+        }
+        self.record.broke(why);
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.deadline.as_ref().is_some_and(|deadline| deadline.poll_expired(cx).is_ready()) {
+        if self.hold.deadline.as_ref().is_some_and(|deadline| deadline.poll_expired(cx).is_ready()) {
             return Poll::Ready(Some(Err(BodyError::Timeout)));
         }
-        match &mut self.content {
-            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Stream { first, rest } => match first.take() {
-                Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-                None => Pin::new(rest).poll_frame(cx).map_err(BodyError::Worker),
-            },
+        let rest = match &mut self.content {
+            Content::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Stream { first: first @ Some(_), .. } => {
+                return Poll::Ready(first.take().map(|first| Ok(Frame::data(first))));
+            }
+            Content::Stream { first: None, rest } => rest,
+            Content::Tunnel(_) => return Poll::Ready(None),
+        };
+        match (Pin::new(rest).poll_frame(cx).map_err(BodyError::Worker), &mut self.silence) {
+            (Poll::Pending, Some(silence)) => silence.poll(cx).map(Some),
+            (Poll::Ready(Some(Ok(frame))), Some(silence)) => {
+                silence.broken(&frame);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            (frame, _) => frame,
         }
     }
 }
@@ -255,7 +188,7 @@ impl Body for GatewayBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let frame = std::task::ready!(this.poll_content(cx));
+        let frame = ready!(this.poll_content(cx));
         match &frame {
             Some(Ok(frame)) => {
                 this.record.sent(frame.data_ref().map_or(0, Bytes::len));
@@ -263,14 +196,7 @@ impl Body for GatewayBody {
                     this.end();
                 }
             }
-            Some(Err(BodyError::Timeout)) => this.record.broke("timeout"),
-            Some(Err(_)) if this.record.upload().error().is_some() => this.record.broke("client_body"),
-            Some(Err(_)) => {
-                if let Some(lease) = &this.lease {
-                    lease.failed();
-                }
-                this.record.broke("worker_body");
-            }
+            Some(Err(error)) => this.break_off(error),
             None => this.end(),
         }
         Poll::Ready(frame)
@@ -280,6 +206,7 @@ impl Body for GatewayBody {
         match &self.content {
             Content::Whole(bytes) => bytes.is_none(),
             Content::Stream { first, rest } => first.is_none() && rest.is_end_stream(),
+            Content::Tunnel(_) => false,
         }
     }
 
@@ -287,7 +214,7 @@ impl Body for GatewayBody {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Content::Stream { first: None, rest } => rest.size_hint(),
-            Content::Stream { first: Some(_), .. } => SizeHint::default(),
+            Content::Stream { first: Some(_), .. } | Content::Tunnel(_) => SizeHint::default(),
         }
     }
 }

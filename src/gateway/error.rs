@@ -1,14 +1,17 @@
 //! Why a request was not answered by a worker, and what its client is told: the single table from error to
 //! status, code and text. The cause goes to the log; nothing of it goes to the client.
 
+use std::time::Duration;
+
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::json;
 
+use crate::admission::AdmissionError;
 use crate::http1::MessageError;
 use crate::http1::head::HeadError;
 use crate::modules::GuestFailure;
-use crate::workers::client::ConnectError;
+use crate::workers::connector::ConnectError;
 use crate::workers::link::LinkError;
 
 pub static ERROR_CODE: HeaderName = HeaderName::from_static("x-smg-error-code");
@@ -47,6 +50,16 @@ pub enum GatewayError {
     BadAnswer(#[source] LinkError),
     #[error("no answer in time")]
     Timeout,
+    #[error("the worker's answer did not begin in time")]
+    FirstByteTimeout,
+    #[error("no pool serves the model {0:?}")]
+    UnknownModel(String),
+    #[error("the body is not JSON: {0}")]
+    InvalidJson(String),
+    #[error("{error}")]
+    NotAdmitted { error: AdmissionError, seconds: u64 },
+    #[error("more requests than the rate limit allows")]
+    RateLimited(Duration),
     #[error(transparent)]
     Guest(#[from] GuestFailure),
     #[error("too many calls wait for the control plane")]
@@ -87,9 +100,26 @@ impl GatewayError {
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not allowed here."),
             Self::Loop => (S::LOOP_DETECTED, "loop_detected", "The request has come through this gateway before."),
             Self::NoWorker => (S::SERVICE_UNAVAILABLE, "no_available_workers", "No worker is available."),
+            Self::Connect(error) if error.is_timeout() => {
+                (S::GATEWAY_TIMEOUT, "upstream_connect_timeout", "The worker can't be reached in time.")
+            }
             Self::Connect(_) => (S::BAD_GATEWAY, "upstream_connection_failed", "The worker can't be reached."),
             Self::BadAnswer(_) => (S::BAD_GATEWAY, "upstream_bad_response", "The worker gave no valid answer."),
             Self::Timeout => (S::GATEWAY_TIMEOUT, "upstream_timeout", "The worker did not answer in time."),
+            Self::FirstByteTimeout => {
+                (S::GATEWAY_TIMEOUT, "upstream_first_byte_timeout", "The worker did not begin to answer in time.")
+            }
+            Self::UnknownModel(_) => (S::NOT_FOUND, "model_not_found", "No worker serves this model."),
+            Self::InvalidJson(_) => (S::BAD_REQUEST, "invalid_json", "The request body is not valid JSON."),
+            Self::NotAdmitted { error: AdmissionError::QueueFull, .. } => {
+                (S::TOO_MANY_REQUESTS, "admission_queue_full", "Too many requests; try again later.")
+            }
+            Self::NotAdmitted { error: AdmissionError::QueueTimeout, .. } => {
+                (S::SERVICE_UNAVAILABLE, "admission_queue_timeout", "The request waited for too long; try again later.")
+            }
+            Self::RateLimited(_) => {
+                (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", "Requests come too fast; try again later.")
+            }
             Self::Guest(failure) => (failure.status, "wasm_module_failed", "A module failed."),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The gateway is busy; try again."),
             Self::ControlPlane => (S::SERVICE_UNAVAILABLE, "shutting_down", "The gateway is shutting down."),
@@ -118,6 +148,7 @@ impl GatewayError {
         }
         let kind = match status.as_u16() {
             401 | 403 => "authentication_error",
+            429 => "rate_limit_error",
             400..=499 => "invalid_request_error",
             _ => "server_error",
         };
@@ -130,6 +161,12 @@ impl GatewayError {
         match self {
             Self::NoWorker | Self::Overloaded | Self::ControlPlane => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            Self::NotAdmitted { seconds, .. } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
+            }
+            Self::RateLimited(wait) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().saturating_add(1)));
             }
             Self::MethodNotAllowed => {
                 headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -153,6 +190,7 @@ mod tests {
     use super::*;
     use crate::http1::framing::FramingError;
     use crate::modules::FailureKind;
+    use crate::workers::dial::DialError;
 
     #[test]
     fn every_error_has_its_row() {
@@ -174,7 +212,23 @@ mod tests {
             (GatewayError::MethodNotAllowed, 405, "method_not_allowed"),
             (GatewayError::Loop, 508, "loop_detected"),
             (GatewayError::NoWorker, 503, "no_available_workers"),
-            (GatewayError::Connect(ConnectError::Timeout), 502, "upstream_connection_failed"),
+            (GatewayError::Connect(DialError::Timeout.into()), 504, "upstream_connect_timeout"),
+            (GatewayError::Connect(ConnectError::TlsTimeout), 504, "upstream_connect_timeout"),
+            (
+                GatewayError::Connect(DialError::Io(std::io::ErrorKind::ConnectionRefused.into()).into()),
+                502,
+                "upstream_connection_failed",
+            ),
+            (GatewayError::FirstByteTimeout, 504, "upstream_first_byte_timeout"),
+            (GatewayError::UnknownModel("m".into()), 404, "model_not_found"),
+            (GatewayError::InvalidJson("no".into()), 400, "invalid_json"),
+            (GatewayError::NotAdmitted { error: AdmissionError::QueueFull, seconds: 3 }, 429, "admission_queue_full"),
+            (
+                GatewayError::NotAdmitted { error: AdmissionError::QueueTimeout, seconds: 3 },
+                503,
+                "admission_queue_timeout",
+            ),
+            (GatewayError::RateLimited(Duration::from_millis(10)), 429, "rate_limit_exceeded"),
             (GatewayError::BadAnswer(LinkError::Interim), 502, "upstream_bad_response"),
             (GatewayError::NoRequest(FramingError::Both.into()), 400, "invalid_request"),
             (GatewayError::NoRequest(HeadError::Version.into()), 505, "http_version_not_supported"),
@@ -191,7 +245,7 @@ mod tests {
             let body: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
             assert_eq!(body["error"]["code"], code);
             assert_eq!(body["error"]["param"], serde_json::Value::Null);
-            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), status == 503);
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), matches!(status, 429 | 503));
         }
     }
 }

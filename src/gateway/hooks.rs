@@ -7,9 +7,10 @@ use bytes::Bytes;
 use http::header;
 
 use super::answer::Answer;
-use super::body::{ClientBody, Content, WorkerBody};
+use super::body::Content;
 use super::error::GatewayError;
 use super::record::Record;
+use super::upload::{ClientBody, WorkerBody};
 use super::{forward, within};
 use crate::deadline::Deadline;
 use crate::headers;
@@ -72,8 +73,9 @@ pub async fn on_response(
     if !visit.has_say_on_response(streamed) {
         return Ok(answer);
     }
-    let Answer { head, content, lease, .. } = answer;
-    let limit = visit.response_body_limit(streamed).filter(|_| !streamed && !is_head);
+    let Answer { head, content, mut hold } = answer;
+    let is_tunnel = matches!(content, Content::Tunnel(_));
+    let limit = visit.response_body_limit(streamed).filter(|_| !streamed && !is_head && !is_tunnel);
     let (body, passing) = match limit {
         None => (Bytes::new(), Some(content)),
         Some(limit) => {
@@ -89,14 +91,16 @@ pub async fn on_response(
     let mut view = ResponseView { head: Rc::new(head), body, request_id, streamed, oversized };
     let replaced = visit.on_response(&mut view).await?;
     let mut head = Rc::unwrap_or_clone(view.head);
-    let (content, lease) = match passing {
-        Some(content) if !replaced => (content, lease),
+    let content = match passing {
+        Some(content) if !replaced => content,
         dropped => {
             // A worker whose answer nobody will read is done with this request.
-            let lease = lease.filter(|_| dropped.is_none());
+            if dropped.is_some() {
+                hold.lease = None;
+            }
             head.headers.remove(header::CONTENT_LENGTH);
-            (Content::Whole(Some(view.body).filter(|body| !body.is_empty())), lease)
+            Content::Whole(Some(view.body).filter(|body| !body.is_empty()))
         }
     };
-    Ok(Answer { head, content, lease, deadline: None, view: None })
+    Ok(Answer { head, content, hold })
 }

@@ -9,8 +9,9 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 use rustc_hash::FxHashMap;
 use tracing::Level;
 
-use super::body::Upload;
-use crate::metrics::{Exposition, Histogram, HistogramTotals, REQUEST_BOUNDS, REQUEST_BUCKETS};
+use super::upload::Upload;
+use crate::admission::AdmissionCounts;
+use crate::metrics::{Counter, Exposition, Histogram, HistogramTotals, REQUEST_BOUNDS, REQUEST_BUCKETS};
 use crate::routes;
 use crate::telemetry::{Millis, Untrusted};
 use crate::workers::Worker;
@@ -83,7 +84,15 @@ impl Record {
         self.upload.clone()
     }
 
-    pub fn sent_to(&mut self, worker: &Arc<Worker>) {
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// The attempt with this number goes to `worker`.
+    pub fn sent_to(&mut self, worker: &Arc<Worker>, attempt: u32) {
+        if attempt > 1 {
+            worker.retries.fetch_add(1, Relaxed);
+        }
         self.worker = Some(worker.clone());
     }
 
@@ -154,6 +163,21 @@ impl Drop for Record {
 pub struct HttpMetrics {
     counts: Mutex<Counts>,
     pub connections: AtomicU64,
+    pub handshakes: Handshakes,
+    pub admission: AdmissionCounts,
+}
+
+/// TLS handshakes with clients.
+#[derive(Default)]
+pub struct Handshakes {
+    made: Counter,
+    failed: Counter,
+}
+
+impl Handshakes {
+    pub fn count(&self, is_made: bool) {
+        if is_made { self.made.add(1) } else { self.failed.add(1) }
+    }
 }
 
 /// Labels are ours, not a stranger's: the quick hash will do.

@@ -186,13 +186,12 @@ pub fn trailers(section: &Bytes) -> Result<HeaderMap, HeadError> {
 }
 
 /// Whether `Connection` names `option` (RFC 9110 section 7.6.1).
-fn names_option(headers: &HeaderMap, option: &str) -> bool {
+pub fn names_option(headers: &HeaderMap, option: &str) -> bool {
     headers
         .get_all(header::CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|token| token.trim().eq_ignore_ascii_case(option))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
 }
 
 /// Whether the sender of this head lets the connection be used again (RFC 9112 section 9.3).
@@ -211,6 +210,7 @@ pub fn write_request(
     host: &HeaderValue,
     headers: &HeaderMap,
     framing: Framing,
+    upgrade: Option<&HeaderValue>,
 ) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
@@ -223,6 +223,34 @@ pub fn write_request(
         }
     }
     framing.write(out);
+    if let Some(protocol) = upgrade {
+        write_upgrade(out, protocol);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_upgrade(out: &mut Vec<u8>, protocol: &HeaderValue) {
+    write_field(out, "connection", b"upgrade");
+    write_field(out, "upgrade", protocol.as_bytes());
+}
+
+/// Writes the head of an interim response (RFC 9110 section 15.2). With `upgrade` it ends HTTP on this connection.
+pub fn write_interim(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, upgrade: Option<&HeaderValue>) {
+    write_status(out, status);
+    for (name, value) in headers.iter().filter(|(name, _)| !frames(name)) {
+        write_field(out, name.as_str(), value.as_bytes());
+    }
+    if let Some(protocol) = upgrade {
+        write_upgrade(out, protocol);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_status(out: &mut Vec<u8>, status: StatusCode) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -236,11 +264,7 @@ pub fn write_response(
     version: Version,
     mut persistent: bool,
 ) -> bool {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
+    write_status(out, status);
     let (mut is_dated, mut is_sized) = (false, false);
     for (name, value) in headers {
         if *name == header::CONNECTION {
@@ -382,7 +406,7 @@ mod tests {
         let headers: HeaderMap =
             headers.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect();
         let (mut out, host) = (Vec::new(), HeaderValue::from_static("h:1"));
-        write_request(&mut out, &Method::PUT, &Uri::from_static("/p?q"), &host, &headers, Framing::Length(3));
+        write_request(&mut out, &Method::PUT, &Uri::from_static("/p?q"), &host, &headers, Framing::Length(3), None);
         assert_eq!(
             String::from_utf8_lossy(&out),
             "PUT /p?q HTTP/1.1\r\nhost: h:1\r\na: b\r\ncontent-length: 3\r\n\r\n"

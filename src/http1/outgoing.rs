@@ -49,6 +49,11 @@ where
         &self.body
     }
 
+    /// The body as far as it has not been read.
+    pub fn into_body(self) -> B {
+        self.body
+    }
+
     /// The last of it has been taken.
     pub fn is_ended(&self) -> bool {
         self.is_ended

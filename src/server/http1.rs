@@ -5,17 +5,20 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use http_body::Body;
 
-use crate::client::RequestBody;
+use crate::client::{Caller, RequestBody};
 use crate::connection::ClientConnection;
 use crate::gateway::body::GatewayBody;
+use crate::gateway::upgrade::{Tunnel, TunnelEnd};
 use crate::gateway::{Gateway, Reply};
 use crate::http1::MessageError;
 use crate::http1::framing::{Framing, FramingError};
 use crate::http1::head;
 use crate::http1::outgoing::{OutgoingBody, Piece};
+use crate::modules::ResponseHead;
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
 pub async fn serve(gateway: &Gateway, connection: Rc<ClientConnection>) {
@@ -24,7 +27,7 @@ pub async fn serve(gateway: &Gateway, connection: Rc<ClientConnection>) {
             Next::Request(request, unreadable) => answer(gateway, &connection, request, unreadable).await,
             Next::Broken(error) => {
                 let reply = gateway.refuse(&connection.client, error);
-                let unknown = Exchange { version: Version::HTTP_11, is_head: false, persistent: false };
+                let unknown = Terms { version: Version::HTTP_11, is_head: false, persistent: false };
                 send(&connection, &unknown, reply).await
             }
             Next::Close => After::Close,
@@ -74,7 +77,7 @@ enum After {
 }
 
 /// What an answer must know of its request.
-struct Exchange {
+struct Terms {
     version: Version,
     is_head: bool,
     /// The client would use the connection again.
@@ -87,14 +90,15 @@ async fn answer(
     request: head::Request,
     unreadable: Option<FramingError>,
 ) -> After {
-    let mut exchange = Exchange {
+    let mut terms = Terms {
         version: request.version,
         is_head: request.method == Method::HEAD,
         persistent: unreadable.is_none() && head::is_persistent(request.version, &request.headers),
     };
     let reply = {
         let body = RequestBody::Http1(connection.clone());
-        let mut handling = pin!(gateway.handle(&connection.client, request, unreadable, body));
+        let caller = Caller::Http1(connection, request.version);
+        let mut handling = pin!(gateway.handle(&caller, request, unreadable, body));
         let handled = poll_fn(|cx| {
             if connection.poll_expired(cx).is_ready() {
                 return Poll::Ready(None);
@@ -109,15 +113,18 @@ async fn answer(
             None => return After::Gone,
         }
     };
-    exchange.persistent &= !gateway.is_draining();
-    send(connection, &exchange, reply).await
+    terms.persistent &= !gateway.is_draining();
+    send(connection, &terms, reply).await
 }
 
-async fn send(connection: &ClientConnection, exchange: &Exchange, reply: Reply) -> After {
-    let Reply { head, body } = reply;
-    let framing = framing_of(exchange, head.status, &body);
+async fn send(connection: &ClientConnection, terms: &Terms, reply: Reply) -> After {
+    let Reply { head, mut body } = reply;
+    if let Some(tunnel) = body.take_tunnel() {
+        return switch(connection, &head, body, *tunnel).await;
+    }
+    let framing = framing_of(terms, head.status, &body);
     let ends_with_connection = framing == Framing::Unsaid && !body.is_end_stream();
-    let mut persistent = exchange.persistent && !ends_with_connection;
+    let mut persistent = terms.persistent && !ends_with_connection;
     let mut sending = Sending { body: OutgoingBody::new(body, framing, &head.headers), unsent: usize::MAX };
     let mut begun = false;
     let sent = poll_fn(|cx| {
@@ -132,8 +139,7 @@ async fn send(connection: &ClientConnection, exchange: &Exchange, reply: Reply) 
             begun = true;
             persistent &= connection.begin_answer(cx, sending.body.body().is_arriving());
             sending.start(connection, cx, |out| {
-                persistent =
-                    head::write_response(out, head.status, &head.headers, framing, exchange.version, persistent);
+                persistent = head::write_response(out, head.status, &head.headers, framing, terms.version, persistent);
             })?;
         }
         sending.poll(connection, cx)
@@ -150,6 +156,21 @@ async fn send(connection: &ClientConnection, exchange: &Exchange, reply: Reply) 
     }
 }
 
+/// Leaves HTTP: says so, then passes bytes on in both directions.
+async fn switch(connection: &ClientConnection, head: &ResponseHead, mut body: GatewayBody, tunnel: Tunnel) -> After {
+    let write = |out: &mut Vec<u8>| head::write_interim(out, head.status, &head.headers, Some(&tunnel.protocol));
+    let sent = poll_fn(|cx| {
+        ready!(connection.poll_flush(cx))?;
+        Poll::Ready(connection.with_wire(|wire| wire.send(cx, write, &mut Bytes::new(), b"")))
+    });
+    if sent.await.is_err() {
+        return After::Gone;
+    }
+    let (end, traffic) = tunnel.run(connection).await;
+    body.tunnelled(end, traffic);
+    if end == TunnelEnd::Complete { After::Close } else { After::Gone }
+}
+
 /// Passes over what is left of a body that nobody wanted: the next request is behind it.
 async fn discard(connection: &ClientConnection) -> After {
     if poll_fn(|cx| Poll::Ready(connection.poll_discard(cx))).await == Poll::Ready(true) {
@@ -164,8 +185,8 @@ async fn discard(connection: &ClientConnection) -> After {
 }
 
 /// How the body is framed for this client (RFC 9112 section 6).
-fn framing_of(exchange: &Exchange, status: StatusCode, body: &GatewayBody) -> Framing {
-    if exchange.is_head || status == StatusCode::NOT_MODIFIED {
+fn framing_of(terms: &Terms, status: StatusCode, body: &GatewayBody) -> Framing {
+    if terms.is_head || status == StatusCode::NOT_MODIFIED {
         return Framing::AsSaid;
     }
     if status == StatusCode::NO_CONTENT {
@@ -173,7 +194,7 @@ fn framing_of(exchange: &Exchange, status: StatusCode, body: &GatewayBody) -> Fr
     }
     match body.size_hint().exact() {
         Some(length) => Framing::Length(length),
-        None if exchange.version >= Version::HTTP_11 => Framing::Chunked,
+        None if terms.version >= Version::HTTP_11 => Framing::Chunked,
         None => Framing::Unsaid,
     }
 }

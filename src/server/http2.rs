@@ -4,13 +4,12 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header;
 use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -19,11 +18,10 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
-use crate::client::{Client, RequestBody};
+use super::calm::CalmIo;
+use crate::client::{Caller, Client, RequestBody};
 use crate::connection::{LIMITS, Patience};
 use crate::deadline::{Deadline, Deadlines};
 use crate::gateway::body::{BodyError, GatewayBody};
@@ -32,6 +30,7 @@ use crate::headers;
 use crate::http1::head::{HeadError, Request};
 use crate::http1::trailers;
 use crate::http1::wire::Wire;
+use crate::stream::Stream;
 
 /// Streams that a client may have open at once.
 const MOST_STREAMS: u32 = 128;
@@ -50,22 +49,16 @@ const PING_TIME: Duration = Duration::from_secs(20);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
-pub async fn serve(
-    gateway: &Rc<Gateway>,
-    wire: Wire<TcpStream>,
-    client: Client,
-    deadline: Deadline,
-    patience: Patience,
-) {
+pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, deadline: Deadline, patience: Patience) {
     let activity = Rc::new(Activity { open: Cell::new(0), deadline, patience });
-    activity.deadline.set(patience.idle);
+    activity.deadline.set(patience.head.min(patience.idle));
     let client = Rc::new(client);
     let service = service_fn(|request: http::Request<Incoming>| {
         let (gateway, client, stream) = (gateway.clone(), client.clone(), activity.begin());
         async move { Ok::<_, Infallible>(answer(&gateway, &client, request, stream).await) }
     });
     let streams = Streams { deadlines: gateway.deadlines.clone(), time: patience.exchange };
-    let mut connection = pin!(builder(streams).serve_connection(TokioIo::new(Rewound(wire)), service));
+    let mut connection = pin!(builder(streams).serve_connection(TokioIo::new(CalmIo::new(wire)), service));
     let mut closing = false;
     let served = poll_fn(|cx| {
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
@@ -119,7 +112,7 @@ async fn answer(
     } else {
         let http::request::Parts { method, uri, version, headers, .. } = parts;
         let request = Request { method, uri, version, headers };
-        gateway.handle(client, request, None, RequestBody::Http2(body)).await
+        gateway.handle(&Caller::Http2(client), request, None, RequestBody::Http2(body)).await
     };
     let Reply { head, body } = reply;
     let mut response = Response::new(StreamBody { body, _stream: stream });
@@ -213,53 +206,5 @@ where
                 () = deadline.expired() => {}
             }
         });
-    }
-}
-
-/// A connection of which something has been read.
-struct Rewound<S>(Wire<S>);
-
-impl<S> AsyncRead for Rewound<S>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Wire { unread, stream, .. } = &mut self.0;
-        if unread.is_empty() {
-            return Pin::new(stream).poll_read(cx, buffer);
-        }
-        let count = unread.len().min(buffer.remaining());
-        buffer.put_slice(&unread[..count]);
-        unread.advance(count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S> AsyncWrite for Rewound<S>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.stream).poll_shutdown(cx)
     }
 }

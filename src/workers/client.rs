@@ -1,11 +1,11 @@
-//! Connections to workers (HTTP/1.1, RFC 9112).
+//! A shard's connections to one worker.
 //!
-//! A connection is driven by the task of the request that uses it, not by a task of its own: an answer's
+//! A connection of HTTP/1.1 is driven by the task of the request that uses it, not by a task of its own: an answer's
 //! bytes wake the client's task directly, and a client that leaves takes the worker's request with it. An
 //! idle connection is not driven at all; it is looked at when it is taken again, and closed by its age.
 
 use std::cell::RefCell;
-use std::io;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,29 +14,23 @@ use http::header::{self, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty, Limited};
-use tokio::net::TcpStream;
 
 use super::Worker;
-use super::link::{AnswerBody, Link, LinkError, Payload, RequestParts};
+use super::answer::AnswerBody;
+use super::connector::{ConnectError, Connector};
+use super::http2::{Http2, Place};
+use super::link::{Link, LinkError, Payload, RequestParts};
+use crate::tls::Alpn;
 
-/// Time to connect; a worker that can't be reached must not hold a request.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Idle connections to one worker that a shard keeps.
 const MOST_IDLE: usize = 256;
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("no connection within {} s", CONNECT_TIMEOUT.as_secs())]
-    Timeout,
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
 
 /// The connections of one shard to one worker.
 pub struct Connections<B> {
     pub worker: Arc<Worker>,
+    connector: Arc<Connector>,
     idle: RefCell<Vec<Box<Link<B>>>>,
+    http2: Http2<B>,
     max_idle_time: Duration,
 }
 
@@ -44,15 +38,16 @@ impl<B> Connections<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    pub fn new(worker: Arc<Worker>, max_idle_time: Duration) -> Self {
-        Self { worker, idle: RefCell::default(), max_idle_time }
+    pub fn new(worker: Arc<Worker>, connector: Arc<Connector>, max_idle_time: Duration) -> Self {
+        Self { worker, connector, idle: RefCell::default(), http2: Http2::default(), max_idle_time }
     }
 
     /// The connection used last that is still good, if there is one.
     pub async fn reuse(&self) -> Option<Box<Link<B>>> {
         loop {
             let mut link = self.idle.borrow_mut().pop()?;
-            if link.idle_since.elapsed() < self.max_idle_time && link.is_usable().await {
+            let is_fresh = link.idle_since.elapsed() < self.max_idle_time && self.worker.addresses.has(link.peer);
+            if is_fresh && link.is_usable().await {
                 link.reused = true;
                 return Some(link);
             }
@@ -60,7 +55,12 @@ where
     }
 
     pub async fn connect(&self) -> Result<Box<Link<B>>, ConnectError> {
-        connect(&self.worker).await
+        connect(&self.connector, &self.worker).await
+    }
+
+    /// Whether the worker is spoken to in HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.connector.alpn == Alpn::Http2
     }
 
     /// Keeps a connection whose exchange is complete.
@@ -80,14 +80,32 @@ where
     }
 }
 
-async fn connect<B>(worker: &Worker) -> Result<Box<Link<B>>, ConnectError>
+impl<B> Connections<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// A place on an HTTP/2 connection, on a new one if there is none.
+    pub async fn place(&self) -> Result<Place<B>, ConnectError> {
+        match self.http2.place(|peer| self.worker.addresses.has(peer)) {
+            Some(place) => Ok(place),
+            None => self.new_place().await,
+        }
+    }
+
+    /// A place on a new HTTP/2 connection.
+    pub async fn new_place(&self) -> Result<Place<B>, ConnectError> {
+        let (stream, peer) = self.connector.connect(&self.worker, Alpn::Http2).await?;
+        self.http2.add(stream, peer).await.map_err(ConnectError::Http2)
+    }
+}
+
+async fn connect<B>(connector: &Connector, worker: &Worker) -> Result<Box<Link<B>>, ConnectError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let connecting = TcpStream::connect((worker.url.host(), worker.url.port()));
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| ConnectError::Timeout)??;
-    stream.set_nodelay(true)?;
-    Ok(Box::new(Link::new(stream)))
+    let (stream, peer) = connector.connect(worker, Alpn::Http1).await?;
+    Ok(Box::new(Link::new(stream, peer)))
 }
 
 /// Why a question of the control plane got no answer.
@@ -105,18 +123,36 @@ pub enum FetchError {
 
 /// Asks a worker on a connection of its own and reads up to `limit` bytes of the answer; with a `limit` of 0
 /// the body is not read at all. For the control plane.
-pub async fn fetch(worker: &Worker, request: Request<()>, limit: usize) -> Result<Response<Bytes>, FetchError> {
-    let mut link = connect::<Empty<Bytes>>(worker).await?;
+pub async fn fetch(
+    connector: &Connector,
+    worker: &Worker,
+    request: Request<()>,
+    limit: usize,
+) -> Result<Response<Bytes>, FetchError> {
     let (mut head, ()) = request.into_parts();
-    head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    let upload = Payload::new(&head.method, &head.headers, Empty::new());
-    let asked = RequestParts { method: &head.method, uri: &head.uri, headers: &head.headers, host: &worker.host };
-    let answer = link.send(asked, upload).await.map_err(|failure| FetchError::Send(failure.error))?;
+    let (answer, body) = if connector.alpn == Alpn::Http2 {
+        let (stream, peer) = connector.connect(worker, Alpn::Http2).await?;
+        let connection = Http2::<Empty<Bytes>>::default();
+        let place = connection.add(stream, peer).await.map_err(ConnectError::Http2)?;
+        let sent = place.send(worker.url.scheme(), asked(worker, &head), Empty::new()).await;
+        let (answer, body) = sent.map_err(|failure| FetchError::Send(failure.error))?;
+        (answer, AnswerBody::http2(body, place))
+    } else {
+        let mut link = connect::<Empty<Bytes>>(connector, worker).await?;
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let upload = Payload::new(&head.method, &head.headers, Empty::new());
+        let sent = link.send(asked(worker, &head), upload, |_, _| {}).await;
+        (sent.map_err(|failure| FetchError::Send(failure.error))?, AnswerBody::http1(link, None))
+    };
     let body = match limit {
         0 => Bytes::new(),
-        limit => Limited::new(AnswerBody::new(link, None), limit).collect().await.map_err(FetchError::Body)?.to_bytes(),
+        limit => Limited::new(body, limit).collect().await.map_err(FetchError::Body)?.to_bytes(),
     };
     let mut response = Response::new(body);
     (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
     Ok(response)
+}
+
+fn asked<'a>(worker: &'a Worker, head: &'a http::request::Parts) -> RequestParts<'a> {
+    RequestParts { method: &head.method, uri: &head.uri, headers: &head.headers, host: &worker.host, upgrade: None }
 }

@@ -8,18 +8,25 @@ use http::{Method, Request};
 use tracing::{info, warn};
 
 use super::client::{self, FetchError};
+use super::connector::Connector;
 use super::{Health, Worker};
-use crate::config::Workers;
+use crate::config::{Config, Workers};
 
-/// Time between two checks of a worker that has never answered.
+/// The first pauses between checks of a worker that has never answered.
 const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Checks one worker for ever; calls `changed` after its health did.
-pub async fn watch(worker: Arc<Worker>, config: Workers, changed: impl Fn()) {
+/// Checks one worker for ever, with the settings that are in force; calls `changed` after its health did.
+pub async fn watch(worker: Arc<Worker>, settings: impl Fn() -> (Arc<Config>, Arc<Connector>), changed: impl Fn()) {
     let mut streak = Streak::default();
+    let mut startup = Startup::default();
     loop {
-        let passed = check(&worker, &config).await;
-        let next = streak.after(worker.health(), passed, &config);
+        let (config, connector) = settings();
+        let config = &config.workers;
+        let passed = check(&connector, &worker, config).await;
+        if passed {
+            worker.check_passed();
+        }
+        let next = streak.after(worker.health(), passed, config);
         if next != worker.health() {
             worker.set_health(next);
             match next {
@@ -28,22 +35,42 @@ pub async fn watch(worker: Arc<Worker>, config: Workers, changed: impl Fn()) {
             }
             changed();
         }
-        let interval = config.health_check_interval_secs;
-        let pause = if next == Health::Pending { interval.min(JOIN_INTERVAL) } else { interval };
+        let pause =
+            if next == Health::Pending { startup.pause(&worker, config) } else { config.health_check_interval_secs };
         tokio::time::sleep(pause).await;
     }
 }
 
+/// The wait for a worker that has never answered: it may be loading its model.
+#[derive(Default)]
+struct Startup {
+    waited: Duration,
+    is_late: bool,
+}
+
+impl Startup {
+    /// The pause to the next check: a second at first, more and more later.
+    fn pause(&mut self, worker: &Worker, config: &Workers) -> Duration {
+        let longest = config.worker_startup_check_interval;
+        let pause = (self.waited / 8).max(JOIN_INTERVAL).min(longest).min(config.health_check_interval_secs);
+        self.waited += pause;
+        if self.waited >= config.worker_startup_timeout_secs && !std::mem::replace(&mut self.is_late, true) {
+            tracing::error!(worker = %worker.label, "the worker has not answered since it was added");
+        }
+        pause
+    }
+}
+
 /// A worker passes if it answers with any status below 500: a server without such an endpoint is alive too.
-async fn check(worker: &Worker, config: &Workers) -> bool {
-    let asked = ask(worker, &config.health_check_endpoint);
+async fn check(connector: &Connector, worker: &Worker, config: &Workers) -> bool {
+    let asked = ask(connector, worker, &config.health_check_endpoint);
     matches!(tokio::time::timeout(config.health_check_timeout_secs, asked).await, Ok(Ok(status)) if status < 500)
 }
 
-async fn ask(worker: &Worker, path: &str) -> Result<u16, FetchError> {
+async fn ask(connector: &Connector, worker: &Worker, path: &str) -> Result<u16, FetchError> {
     let request = Request::builder().method(Method::GET).uri(path).header("user-agent", "smg-health");
     let request = request.body(()).map_err(FetchError::Request)?;
-    Ok(client::fetch(worker, request, 0).await?.status().as_u16())
+    Ok(client::fetch(connector, worker, request, 0).await?.status().as_u16())
 }
 
 /// Checks in a row with the same result.
@@ -67,19 +94,11 @@ impl Streak {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        workers: Workers,
-    }
 
     #[test]
     fn it_joins_at_once_leaves_after_three_and_returns_after_two() {
-        let config = Line::parse_from(["t"]).workers;
+        let config = Config::of(&[]).workers;
         let mut streak = Streak::default();
         let mut health = Health::Pending;
         let mut seen = Vec::new();

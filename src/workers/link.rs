@@ -5,8 +5,8 @@
 //! dropped, and reading goes on to the answer or to the error (RFC 9112 section 9.5).
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,15 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::client::Connections;
 use crate::http1::MessageError;
 use crate::http1::framing::{Decoder, Framing};
 use crate::http1::head::{self, HeadReader, Limits};
 use crate::http1::incoming::IncomingBody;
 use crate::http1::outgoing::{OutgoingBody, Piece};
 use crate::http1::wire::Wire;
+use crate::stream::Stream;
 
 /// Header lines and bytes of an answer's head.
 const LIMITS: Limits = Limits { fields: 200, bytes: 128 * 1024 };
@@ -42,6 +41,19 @@ pub enum LinkError {
     Upload,
     #[error("an interim answer that nobody asked for, or too many of them")]
     Interim,
+    #[error("it switches to a protocol that nobody asked for")]
+    Switch,
+    #[error("the target can't be said in HTTP/2")]
+    Target,
+    #[error("HTTP/2: {0}")]
+    Http2(#[source] hyper::Error),
+}
+
+impl LinkError {
+    /// The connection broke before anything of an answer was read.
+    pub fn is_break(&self) -> bool {
+        matches!(self, Self::Message(MessageError::Io(_) | MessageError::Incomplete) | Self::Http2(_))
+    }
 }
 
 /// The head of a request to a worker.
@@ -52,13 +64,13 @@ pub struct RequestParts<'a> {
     /// Without `Host` and framing, which are the connection's.
     pub headers: &'a HeaderMap,
     pub host: &'a HeaderValue,
+    /// The protocol that the client would switch to (RFC 9110 section 7.8).
+    pub upgrade: Option<&'a HeaderValue>,
 }
 
 /// The body of a request on its way to a worker.
 pub struct Payload<B> {
     outgoing: OutgoingBody<B>,
-    /// Read from the body and not sent yet.
-    first: Option<Piece>,
     /// Nothing of the body is read before the worker has said `100 Continue`, or has said nothing for a second:
     /// reading is what makes the client send.
     gate: Option<Pin<Box<Sleep>>>,
@@ -74,16 +86,16 @@ where
             Some(0) if !headers.contains_key(header::CONTENT_LENGTH) && !anticipates_content(method) => Framing::Unsaid,
             Some(length) => Framing::Length(length),
         };
-        Self { outgoing: OutgoingBody::new(body, framing, headers), first: None, gate: None }
+        Self { outgoing: OutgoingBody::new(body, framing, headers), gate: None }
     }
 
     pub fn wait_for_continue(&mut self) {
         self.gate = Some(Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
     }
 
-    /// Whether nothing is lost when the request is sent again.
-    pub fn is_empty(&self) -> bool {
-        self.first.is_none() && self.outgoing.body().is_end_stream()
+    /// The body as far as it has not been read.
+    pub fn into_body(self) -> B {
+        self.outgoing.into_body()
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, LinkError>> {
@@ -102,16 +114,20 @@ fn anticipates_content(method: &Method) -> bool {
 
 /// One connection to a worker.
 pub struct Link<B> {
-    wire: Wire<TcpStream>,
+    wire: Wire<Stream>,
     heads: HeadReader,
     /// Interim answers to the request.
     interim: usize,
     /// What the worker has not been sent of the request.
     upload: Option<Payload<B>>,
+    /// The worker takes nothing any more.
+    deaf: bool,
     /// The answer's.
     body: IncomingBody,
     /// The worker and we would use the connection again.
     persistent: bool,
+    /// The worker's address.
+    pub peer: SocketAddr,
     pub idle_since: Instant,
     /// It carried an exchange before.
     pub reused: bool,
@@ -120,41 +136,48 @@ pub struct Link<B> {
 /// A request that got no answer.
 pub struct SendError<B> {
     pub error: LinkError,
-    /// The body, untouched, if the worker cannot have seen anything of the request.
-    pub unsent: Option<Payload<B>>,
+    /// The worker cannot have seen anything of the request.
+    pub is_unsent: bool,
+    /// The body as far as it has not been read, if it was not to its end.
+    pub rest: Option<B>,
 }
 
 impl<B> Link<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: Stream, peer: SocketAddr) -> Self {
         Self {
             wire: Wire::new(stream),
             heads: HeadReader::default(),
             interim: 0,
             upload: None,
+            deaf: false,
             body: IncomingBody::new(Decoder::Ended),
             persistent: true,
+            peer,
             idle_since: Instant::now(),
             reused: false,
         }
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer. Interim answers on the way go to `interim`.
     pub async fn send(
         &mut self,
         request: RequestParts<'_>,
         upload: Payload<B>,
+        mut interim: impl FnMut(&mut Context<'_>, head::Response),
     ) -> Result<head::Response, SendError<B>> {
         let mut to_send = Some(upload);
         let answered = poll_fn(|cx| {
-            if let Some(upload) = to_send.take()
-                && let Err(failure) = self.begin(cx, request, upload)
-            {
-                return Poll::Ready(Err(failure));
+            if let Some(upload) = to_send.take() {
+                self.begin(cx, request, upload)?;
             }
-            self.poll_answer(cx, request.method).map_err(|error| SendError { error, unsent: None })
+            self.poll_answer(cx, request, &mut interim).map_err(|error| SendError {
+                error,
+                is_unsent: false,
+                rest: self.take_back(),
+            })
         });
         answered.await
     }
@@ -166,38 +189,50 @@ where
         request: RequestParts,
         mut upload: Payload<B>,
     ) -> Result<(), SendError<B>> {
-        self.interim = 0;
-        if upload.first.is_none() && !upload.outgoing.is_ended() {
-            match upload.poll_next(cx) {
-                Poll::Ready(Ok(piece)) => upload.first = Some(piece),
-                Poll::Ready(Err(error)) => return Err(SendError { error, unsent: None }),
-                Poll::Pending => {}
-            }
-        }
-        let mut first = upload.first.take().unwrap_or_default();
+        (self.interim, self.deaf) = (0, false);
+        let mut first = match upload.poll_next(cx) {
+            Poll::Ready(Ok(piece)) => piece,
+            Poll::Ready(Err(error)) => return Err(SendError { error, is_unsent: true, rest: None }),
+            Poll::Pending => Piece::default(),
+        };
         let head = |out: &mut Vec<u8>| {
-            let RequestParts { method, uri, host, headers } = request;
-            head::write_request(out, method, uri, host, headers, upload.outgoing.framing);
+            let RequestParts { method, uri, host, headers, upgrade } = request;
+            head::write_request(out, method, uri, host, headers, upload.outgoing.framing, upgrade);
         };
         match upload.outgoing.send(&mut self.wire, cx, head, &mut first) {
             Ok(()) => self.upload = Some(upload),
             // The worker closed a kept connection just as it was taken.
             Err(error) if self.reused => {
-                upload.first = Some(first);
-                return Err(SendError { error: MessageError::Io(error).into(), unsent: Some(upload) });
+                let error = MessageError::Io(error).into();
+                return Err(SendError { error, is_unsent: true, rest: Some(upload.into_body()) });
             }
-            Err(_) => self.stop_sending(),
+            Err(_) => {
+                self.upload = Some(upload);
+                self.stop_sending();
+            }
         }
         Ok(())
     }
 
     /// The worker takes nothing any more.
     fn stop_sending(&mut self) {
-        self.upload = None;
+        self.deaf = true;
         self.persistent = false;
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<head::Response, LinkError>> {
+    /// What has not been read of the request's body, for another worker: its exchange here is over.
+    pub fn take_back(&mut self) -> Option<B> {
+        let upload = self.upload.take()?;
+        self.persistent = false;
+        Some(upload.into_body())
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: RequestParts,
+        interim: &mut impl FnMut(&mut Context<'_>, head::Response),
+    ) -> Poll<Result<head::Response, LinkError>> {
         while self.interim <= MOST_INTERIM {
             self.poll_upload(cx)?;
             let response = ready!(self.poll_head(cx))?;
@@ -207,14 +242,15 @@ where
                         upload.gate = None;
                     }
                 }
-                StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Err(LinkError::Interim)),
-                status if status.is_informational() => {}
+                StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(self.switch(request, response)),
+                status if status.is_informational() => interim(cx, response),
                 _ => {
                     if self.upload.as_ref().is_some_and(|upload| upload.gate.is_some()) {
                         // It has answered without the body, which the client has not been asked for.
                         self.stop_sending();
                     }
-                    let (body, persistent) = Decoder::of_response(method, &response).map_err(MessageError::Framing)?;
+                    let (body, persistent) =
+                        Decoder::of_response(request.method, &response).map_err(MessageError::Framing)?;
                     self.body = IncomingBody::new(body);
                     self.persistent &= persistent;
                     return Poll::Ready(Ok(response));
@@ -223,6 +259,24 @@ where
             self.interim += 1;
         }
         Poll::Ready(Err(LinkError::Interim))
+    }
+
+    /// The worker leaves HTTP: it may, to the protocol that was asked for.
+    fn switch(&mut self, request: RequestParts, response: head::Response) -> Result<head::Response, LinkError> {
+        let asked = request.upgrade.map(HeaderValue::as_bytes);
+        let taken = response.headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
+        match (asked, taken) {
+            (Some(asked), Some(taken)) if asked.eq_ignore_ascii_case(taken) => {
+                (self.body, self.persistent) = (IncomingBody::new(Decoder::Ended), false);
+                Ok(response)
+            }
+            _ => Err(LinkError::Switch),
+        }
+    }
+
+    /// The connection as it is after the worker has left HTTP.
+    pub fn into_wire(self) -> Wire<Stream> {
+        self.wire
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<head::Response, MessageError>> {
@@ -240,12 +294,15 @@ where
 
     /// Sends what can be sent of the request; an error if its body broke off.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
-        while let Some(upload) = &mut self.upload {
+        while let Some(upload) = &mut self.upload
+            && !self.deaf
+        {
             match self.wire.poll_flush(cx) {
                 Poll::Ready(Ok(())) if upload.outgoing.is_ended() => self.upload = None,
                 Poll::Ready(Ok(())) => {
                     let Poll::Ready(next) = upload.poll_next(cx) else { return Ok(()) };
-                    if upload.outgoing.send(&mut self.wire, cx, |_| {}, &mut next?).is_err() {
+                    let mut piece = next?;
+                    if upload.outgoing.send(&mut self.wire, cx, |_| {}, &mut piece).is_err() {
                         self.stop_sending();
                     }
                 }
@@ -256,7 +313,18 @@ where
         Ok(())
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
+    /// What is left of the answer's body.
+    pub fn body_size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    /// The answer's body will come in one piece, if its length is known.
+    pub fn expect_whole(&mut self) {
+        self.body.whole = true;
+    }
+
+    /// The next of the answer's body.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
         if let Err(error) = self.poll_upload(cx) {
             return Poll::Ready(Some(Err(error)));
         }
@@ -265,7 +333,7 @@ where
 
     /// Whether the exchange is complete and the next one can start: not so if the worker wants to close, has not
     /// taken the whole request, or has sent more than its answer.
-    fn is_reusable(&self) -> bool {
+    pub fn is_reusable(&self) -> bool {
         self.persistent && self.upload.is_none() && self.body.is_ended() && self.wire.unread.is_empty()
     }
 
@@ -279,71 +347,5 @@ where
     pub async fn is_usable(&mut self) -> bool {
         // Whatever this task has done before: a socket that is not looked at would pass for a silent one.
         tokio::task::unconstrained(poll_fn(|cx| Poll::Ready(self.wire.poll_fill(cx, 0).is_pending()))).await
-    }
-}
-
-/// The body of a worker's answer. When it has been read to its end, the connection goes back.
-pub struct AnswerBody<B>
-where
-    B: Body,
-{
-    link: Option<Box<Link<B>>>,
-    home: Option<Rc<Connections<B>>>,
-}
-
-impl<B> AnswerBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    /// Gives the connection back at once if the answer has no body. Without a `home`, it is closed at the end.
-    pub fn new(link: Box<Link<B>>, home: Option<Rc<Connections<B>>>) -> Self {
-        let mut body = Self { link: Some(link), home };
-        if body.is_end_stream() {
-            body.finish();
-        }
-        body
-    }
-
-    /// It will come in one piece, if its length is known.
-    pub fn expect_whole(&mut self) {
-        if let Some(link) = &mut self.link {
-            link.body.whole = true;
-        }
-    }
-
-    fn finish(&mut self) {
-        if let (Some(link), Some(home)) = (self.link.take(), self.home.take())
-            && link.is_reusable()
-        {
-            home.keep(link);
-        }
-    }
-}
-
-impl<B> Body for AnswerBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    type Data = Bytes;
-    type Error = LinkError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
-        let Some(link) = &mut self.link else { return Poll::Ready(None) };
-        let frame = ready!(link.poll_body(cx));
-        match &frame {
-            Some(Err(_)) => self.link = None,
-            None => self.finish(),
-            Some(Ok(_)) if link.body.is_ended() => self.finish(),
-            Some(Ok(_)) => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.link.as_ref().is_none_or(|link| link.body.is_ended())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.link.as_ref().map_or_else(|| SizeHint::with_exact(0), |link| link.body.size_hint())
     }
 }

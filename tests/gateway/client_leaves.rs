@@ -114,6 +114,7 @@ fn an_upload_that_breaks_off_never_ends_cleanly_at_the_worker() {
         let gateway = Gateway::before(&worker);
         let mut client = gateway.connect();
         client.send(format!("POST /up HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n5\r\nhello\r\n"));
+        eventually(Duration::from_secs(5), || gateway.load() == 1);
         drop(client);
         // A worker that reads the whole request first has nothing to answer.
         eventually(Duration::from_secs(5), || !worker.broken().is_empty());

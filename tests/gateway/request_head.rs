@@ -195,19 +195,6 @@ fn a_method_that_is_no_token_is_refused() {
     ));
 }
 
-#[test]
-fn the_preface_of_http_2_is_no_request() {
-    let worker = Worker::echo();
-    let gateway = Gateway::before(&worker);
-    let mut client = gateway.connect();
-    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    if let Ok(Some(answer)) = client.try_read_head("PRI") {
-        assert!(matches!(answer.status, 400 | 505), "{}", answer.status);
-    }
-    client.read_until_close();
-    assert!(worker.requests().is_empty());
-}
-
 // Case 14; where the limit of the whole head is met first, 431 is as right.
 #[test]
 fn a_target_beyond_64_kib_is_too_long() {

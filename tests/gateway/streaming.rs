@@ -173,7 +173,7 @@ fn a_stream_whose_worker_dies_ends_abnormally_after_its_last_event_and_is_not_st
         conn.chunk("data: 1\n\n");
         conn.close();
     });
-    let gateway = Gateway::before(&worker);
+    let gateway = Gateway::builder().worker(&worker).arg("--disable-circuit-breaker").start();
     for asked in 1..=20 {
         let mut client = gateway.connect();
         client.send_request("GET", "/", &[], b"");

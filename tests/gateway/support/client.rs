@@ -1,6 +1,7 @@
 //! A client that sends exactly what it is told and reads answers strictly.
 
 use super::message::{Framing, Head, Headers, latin1};
+use super::tls::{Caller, Channel};
 use super::wire::{Body, End, Wire};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
@@ -64,6 +65,22 @@ impl Client {
         let stream = TcpStream::connect_timeout(&address, PATIENCE);
         let stream = stream.unwrap_or_else(|e| panic!("no connection to {address}: {e}"));
         Client { wire: Wire::new(stream, PATIENCE), peer: address }
+    }
+
+    /// Connects with TLS; the handshake must not fail.
+    #[track_caller]
+    pub fn connect_tls(address: SocketAddr, caller: Caller) -> Self {
+        Self::try_connect_tls(address, caller).unwrap_or_else(|e| panic!("no TLS with {address}: {e}"))
+    }
+
+    pub fn try_connect_tls(address: SocketAddr, caller: Caller) -> io::Result<Self> {
+        let channel = caller.connect(TcpStream::connect_timeout(&address, PATIENCE)?)?;
+        Ok(Client { wire: Wire::new(channel, PATIENCE), peer: address })
+    }
+
+    /// The connection's TLS.
+    pub fn channel(&self) -> &Channel {
+        self.wire.channel()
     }
 
     #[track_caller]
@@ -189,7 +206,8 @@ impl Client {
     /// Whether no byte and no end comes for `period`.
     pub fn is_silent_for(&mut self, period: Duration) -> bool {
         self.set_patience(period);
-        let silent = matches!(self.wire.stream().peek(&mut [0]), Err(e) if e.kind() == ErrorKind::WouldBlock);
+        // What comes stays unread; session tickets of TLS are no bytes.
+        let silent = matches!(self.wire.fill(), Err(e) if e.kind() == ErrorKind::TimedOut);
         self.set_patience(PATIENCE);
         silent && self.wire.unread().is_empty()
     }
@@ -199,8 +217,9 @@ impl Client {
         self.wire.set_patience(patience);
     }
 
-    /// A second handle on the connection, to write from another thread.
+    /// A second handle on the connection, to write from another thread; not with TLS.
     pub fn writer(&self) -> TcpStream {
+        assert!(matches!(self.wire.channel(), Channel::Plain(_)), "a second handle can't encrypt");
         self.wire.stream().try_clone().expect("descriptors are left")
     }
 }

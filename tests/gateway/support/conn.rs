@@ -1,9 +1,10 @@
 //! One connection of a scripted worker, as its script sees it.
 
 use super::message::{Framing, Head, Headers, latin1};
+use super::tls::Channel;
 use super::wire::{Body, Wire};
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 /// How long a worker's script waits for bytes.
@@ -100,7 +101,36 @@ impl Conn {
     /// Ends the connection after the script.
     pub fn close(&mut self) {
         self.keep = Keep::Closed;
+        self.wire.end();
+    }
+
+    /// What comes after the script is no request: the connection ends with it.
+    pub fn leave_http(&mut self) {
+        self.keep = Keep::Closed;
+    }
+
+    /// Whether neither a byte nor an end comes for `period`.
+    pub fn is_silent_for(&mut self, period: Duration) -> bool {
+        self.wire.set_patience(period);
+        let silent = matches!(self.wire.fill(), Err(e) if e.kind() == ErrorKind::TimedOut);
+        self.wire.set_patience(PATIENCE);
+        silent && self.wire.unread().is_empty()
+    }
+
+    /// The bare connection, for a script that has left HTTP.
+    pub(super) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
+    /// Ends the socket after the script, without a word of TLS.
+    pub fn cut(&mut self) {
+        self.keep = Keep::Closed;
         let _ = self.wire.stream().shutdown(Shutdown::Both);
+    }
+
+    /// The connection's TLS.
+    pub fn channel(&self) -> &Channel {
+        self.wire.channel()
     }
 
     /// Ends the connection with a reset instead of an end of stream.
@@ -134,8 +164,8 @@ impl Conn {
         ended
     }
 
-    pub(super) fn new(stream: TcpStream, id: usize) -> Self {
-        Conn { wire: Wire::new(stream, PATIENCE), id, framing: Framing::None, keep: Keep::Open }
+    pub(super) fn new(channel: Channel, id: usize) -> Self {
+        Conn { wire: Wire::new(channel, PATIENCE), id, framing: Framing::None, keep: Keep::Open }
     }
 
     pub(super) fn id(&self) -> usize {
@@ -146,10 +176,10 @@ impl Conn {
         matches!(self.keep, Keep::Open)
     }
 
-    pub(super) fn finish(self) {
+    pub(super) fn finish(mut self) {
         match self.keep {
             Keep::Reset => drop(self),
-            Keep::Open | Keep::Closed => drop(self.wire.stream().shutdown(Shutdown::Both)),
+            Keep::Open | Keep::Closed => self.wire.end(),
         }
     }
 

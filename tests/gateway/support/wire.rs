@@ -1,6 +1,7 @@
 //! A buffered blocking socket that reads HTTP/1 messages piece by piece. Client and worker both read with it.
 
 use super::message::{Framing, Head, Headers, latin1};
+use super::tls::Channel;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -22,30 +23,41 @@ pub struct Body {
 }
 
 pub struct Wire {
-    stream: TcpStream,
+    channel: Channel,
     unread: Vec<u8>,
 }
 
 impl Wire {
-    pub fn new(stream: TcpStream, patience: Duration) -> Self {
+    pub fn new(channel: impl Into<Channel>, patience: Duration) -> Self {
+        let channel = channel.into();
+        let stream = channel.tcp();
         stream.set_write_timeout(Some(patience)).expect("a timeout above zero is accepted");
         stream.set_nodelay(true).expect("TCP sockets take nodelay");
-        let wire = Wire { stream, unread: Vec::new() };
+        let wire = Wire { channel, unread: Vec::new() };
         wire.set_patience(patience);
         wire
     }
 
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.channel.tcp()
+    }
+
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// Ends the connection as it should end.
+    pub fn end(&mut self) {
+        self.channel.end();
     }
 
     /// How long a read waits from now on.
     pub fn set_patience(&self, patience: Duration) {
-        self.stream.set_read_timeout(Some(patience)).expect("a timeout above zero is accepted");
+        self.stream().set_read_timeout(Some(patience)).expect("a timeout above zero is accepted");
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        self.channel.write_all(bytes)
     }
 
     /// What was received and not yet taken.
@@ -161,10 +173,10 @@ impl Wire {
     }
 
     /// Reads more; the number of bytes, 0 at the end of the stream.
-    fn fill(&mut self) -> io::Result<usize> {
+    pub fn fill(&mut self) -> io::Result<usize> {
         let mut piece = [0; 64 * 1024];
         loop {
-            match self.stream.read(&mut piece) {
+            match self.channel.read(&mut piece) {
                 Ok(n) => {
                     self.unread.extend_from_slice(&piece[..n]);
                     return Ok(n);

@@ -1,6 +1,7 @@
 //! A scripted worker: it reads requests strictly, notes them, and answers whatever bytes its script writes.
 
 use super::conn::{Conn, ReceivedRequest, Start};
+use super::tls::{Acceptor, Channel};
 use super::wait::eventually;
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,6 +15,7 @@ type Script = dyn Fn(&ReceivedRequest, &mut Conn) + Send + Sync;
 /// Listens until it is dropped or stopped. Answers `GET /health` itself with [`Worker::set_health`]'s status.
 pub struct Worker {
     pub address: SocketAddr,
+    scheme: &'static str,
     seen: Arc<Seen>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -45,6 +47,12 @@ impl Worker {
         Self::listen("127.0.0.1:0".parse().unwrap(), Start::OnHead, Arc::new(script))
     }
 
+    /// Like [`Worker::new`], with TLS.
+    pub fn with_tls(acceptor: Acceptor, script: impl Fn(&ReceivedRequest, &mut Conn) + Send + Sync + 'static) -> Self {
+        let address = "127.0.0.1:0".parse().unwrap();
+        Self::listen_with(address, Start::OnWholeRequest, Some(acceptor), Arc::new(script))
+    }
+
     /// Answers each request with the same bytes.
     pub fn fixed(answer: impl Into<Vec<u8>>) -> Self {
         let answer = answer.into();
@@ -71,16 +79,21 @@ impl Worker {
     }
 
     fn listen(address: SocketAddr, start: Start, script: Arc<Script>) -> Self {
+        Self::listen_with(address, start, None, script)
+    }
+
+    fn listen_with(address: SocketAddr, start: Start, tls: Option<Acceptor>, script: Arc<Script>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind(address).expect("the address is free");
         let address = listener.local_addr().expect("a listener has an address");
         let seen = Arc::new(Seen { health: AtomicU16::new(200), notes: Mutex::default(), changed: Condvar::new() });
         let noting = seen.clone();
-        let accepting = std::thread::spawn(move || accept(&listener, start, &script, &noting));
-        Worker { address, seen, accepting: Some(accepting) }
+        let accepting = std::thread::spawn(move || accept(&listener, start, tls.as_ref(), &script, &noting));
+        Worker { address, scheme, seen, accepting: Some(accepting) }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The status of the next health checks; 0 gives them to the script like any other request.
@@ -121,7 +134,7 @@ impl Worker {
         request.expect("a request reaches the worker")
     }
 
-    /// What was no request: heads that don't parse, bodies that break off.
+    /// What was no request: handshakes that fail, heads that don't parse, bodies that break off.
     pub fn broken(&self) -> Vec<String> {
         self.seen.notes().broken.clone()
     }
@@ -167,17 +180,29 @@ impl Seen {
     }
 }
 
-fn accept(listener: &TcpListener, start: Start, script: &Arc<Script>, seen: &Arc<Seen>) {
+fn accept(listener: &TcpListener, start: Start, tls: Option<&Acceptor>, script: &Arc<Script>, seen: &Arc<Seen>) {
     for (id, stream) in listener.incoming().enumerate() {
         let (Ok(stream), false) = (stream, seen.notes().stopped) else {
             return;
         };
         let twin = stream.try_clone().expect("descriptors are left");
         seen.note(|n| n.open.insert(id, twin));
-        let (script, seen) = (script.clone(), seen.clone());
+        let (tls, script, seen) = (tls.cloned(), script.clone(), seen.clone());
         std::thread::spawn(move || {
-            let carried = serve(Conn::new(stream, id), start, &*script, &seen);
-            seen.note(|n| n.closed += usize::from(carried > 0));
+            let channel = match tls {
+                None => Ok(Channel::from(stream)),
+                Some(tls) => tls.accept(stream),
+            };
+            match channel {
+                Ok(channel) => {
+                    let carried = serve(Conn::new(channel, id), start, &*script, &seen);
+                    seen.note(|n| n.closed += usize::from(carried > 0));
+                }
+                Err(e) => seen.note(|n| {
+                    n.open.remove(&id);
+                    n.broken.push(format!("TLS: {e}"));
+                }),
+            }
         });
     }
 }

@@ -1,0 +1,31 @@
+//! Where the gateway listens, and how it ends.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::value::seconds;
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct Listen {
+    /// Address to listen on
+    #[arg(long, env = "SMG_HOST", default_value = "0.0.0.0", value_name = "ADDRESS")]
+    pub host: IpAddr,
+    /// Port of the data plane and the admin API; 0 takes a free one
+    #[arg(long, env = "SMG_PORT", default_value_t = 30000)]
+    pub port: u16,
+    /// Data-plane threads [default: one for each core]
+    #[arg(long, env = "SMG_SHARDS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub shards: Option<u16>,
+    /// Address of the second listener for /metrics, when --prometheus-port is given
+    #[arg(long, env = "SMG_PROMETHEUS_HOST", default_value = "0.0.0.0", value_name = "ADDRESS")]
+    pub prometheus_host: IpAddr,
+    /// Serve /metrics, to everybody who can connect, on this port too
+    #[arg(long, env = "SMG_PROMETHEUS_PORT", value_name = "PORT")]
+    pub prometheus_port: Option<u16>,
+    /// Time that requests in flight get to finish after SIGTERM
+    #[arg(long, env = "SMG_SHUTDOWN_GRACE_PERIOD_SECS", default_value = "180", value_name = "SECONDS", value_parser = seconds)]
+    pub shutdown_grace_period_secs: Duration,
+}

@@ -1,0 +1,252 @@
+//! The workers that should exist, each in the pool of its model: what the configuration says and what the admin API
+//! adds and removes. Every worker is watched while it is here; every change is a new snapshot, which requests in flight
+//! don't see.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::{JoinHandle, spawn_local};
+
+use crate::config::{Config, Policy, WorkerUrl};
+use crate::snapshot::Publisher;
+use crate::workers::guard::{self, Guard, Refusal};
+use crate::workers::names::{self, Resolver};
+use crate::workers::policy::{Balancer, PolicySettings};
+use crate::workers::pool::{Pool, Serves};
+use crate::workers::{Health, Worker, health};
+
+/// Time between two looks whether a worker that leaves is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+/// Workers that the admin API may add.
+const MOST_WORKERS: usize = 4096;
+
+/// See the module's documentation. It belongs to the control plane's thread.
+pub struct Fleet {
+    publisher: Arc<Publisher>,
+    resolver: Rc<Resolver>,
+    /// The gateway's own addresses.
+    own: Arc<[SocketAddr]>,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    members: Vec<Rc<Member>>,
+    /// What is learnt by the policy of each pool that there was.
+    balancers: Vec<(Serves, Policy, Balancer)>,
+    /// Changes with every change of the members.
+    version: u64,
+}
+
+/// A worker, and what is said of it.
+pub struct Member {
+    pub worker: Arc<Worker>,
+    about: RefCell<About>,
+    stage: Cell<Stage>,
+    watch: RefCell<Watch>,
+}
+
+impl Member {
+    pub fn about(&self) -> About {
+        self.about.borrow().clone()
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+}
+
+/// What is said of a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct About {
+    /// The model that it serves; without one it serves all.
+    pub model: Option<String>,
+    /// Shown, and kept for who sorts by them.
+    pub priority: u32,
+    pub cost: f64,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        Self { model: None, priority: 50, cost: 1.0 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Serving,
+    /// It takes nothing new, and is gone when it has finished.
+    Draining,
+}
+
+/// The tasks that follow a worker; they end with it.
+#[derive(Default)]
+struct Watch(Vec<JoinHandle<()>>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Why a worker can't be added.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    #[error("the worker is there already, with the id {0}")]
+    Known(String),
+    #[error("a worker must not have this address: {0}")]
+    Refused(#[from] Refusal),
+    #[error("there are {MOST_WORKERS} workers, which is the most there can be")]
+    TooMany,
+    #[error("there is no worker with this id")]
+    Unknown,
+}
+
+impl Fleet {
+    /// The workers that the configuration names.
+    pub fn new(publisher: Arc<Publisher>, resolver: Resolver, own: Arc<[SocketAddr]>) -> Rc<Self> {
+        let fleet = Self { publisher, resolver: Rc::new(resolver), own, state: RefCell::default() };
+        let fleet = Rc::new(fleet);
+        for url in fleet.config().workers.urls() {
+            fleet.join(url, About::default(), Guard::Operator);
+        }
+        fleet.publish();
+        fleet
+    }
+
+    pub fn members(&self) -> Vec<Rc<Member>> {
+        self.state.borrow().members.clone()
+    }
+
+    pub fn member(&self, id: &str) -> Option<Rc<Member>> {
+        self.state.borrow().members.iter().find(|member| member.worker.id == id).cloned()
+    }
+
+    /// Changes with every change of the members.
+    pub fn version(&self) -> u64 {
+        self.state.borrow().version
+    }
+
+    /// Adds a worker that a caller of the admin API names.
+    pub fn add(self: &Rc<Self>, url: WorkerUrl, about: About) -> Result<Rc<Member>, FleetError> {
+        let guard = Guard::AdminApi(self.own.clone());
+        if let Ok(ip) = url.host().parse() {
+            guard.check(SocketAddr::new(ip, url.port()), guard::is_local)?;
+        }
+        if let Some(known) = self.members().iter().find(|member| member.worker.url == url) {
+            return Err(FleetError::Known(known.worker.id.clone()));
+        }
+        if self.state.borrow().members.len() >= MOST_WORKERS {
+            return Err(FleetError::TooMany);
+        }
+        let member = self.join(url, about, guard);
+        self.publish();
+        tracing::info!(worker = %member.worker.label, "the worker is added");
+        Ok(member)
+    }
+
+    /// Says something else of a worker. What is known of it stays.
+    pub fn change(&self, id: &str, about: About) -> Result<Rc<Member>, FleetError> {
+        let member = self.serving(id)?;
+        member.about.replace(about);
+        self.publish();
+        Ok(member)
+    }
+
+    /// Gives a worker nothing new, and lets go of it when it has finished what it has, or after the time that a
+    /// shutdown has for that.
+    pub fn remove(self: &Rc<Self>, id: &str) -> Result<(), FleetError> {
+        let leaving = self.serving(id)?;
+        leaving.stage.set(Stage::Draining);
+        leaving.watch.take();
+        self.publish();
+        tracing::info!(worker = %leaving.worker.label, "the worker is drained");
+        let (fleet, grace) = (self.clone(), self.config().listen.shutdown_grace_period_secs);
+        spawn_local(async move {
+            let start = Instant::now();
+            while leaving.worker.in_flight() > 0 && start.elapsed() < grace {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+            fleet.state.borrow_mut().members.retain(|member| !Rc::ptr_eq(member, &leaving));
+            fleet.publish();
+            tracing::info!(worker = %leaving.worker.label, "the worker is removed");
+        });
+        Ok(())
+    }
+
+    fn serving(&self, id: &str) -> Result<Rc<Member>, FleetError> {
+        self.member(id).filter(|member| member.stage() == Stage::Serving).ok_or(FleetError::Unknown)
+    }
+
+    fn config(&self) -> Arc<Config> {
+        self.publisher.current().config.clone()
+    }
+
+    fn join(self: &Rc<Self>, url: WorkerUrl, about: About, guard: Guard) -> Rc<Member> {
+        let config = self.config();
+        let is_checked = !config.workers.disable_health_check;
+        let health = if is_checked { Health::Pending } else { Health::Healthy };
+        let worker = Arc::new(Worker::new(url, health, &config));
+        let mut watch = vec![spawn_local(names::follow(worker.clone(), self.resolver.clone(), guard))];
+        if is_checked {
+            let fleet = Rc::downgrade(self);
+            let publisher = self.publisher.clone();
+            let settings = move || {
+                let snapshot = publisher.current();
+                (snapshot.config.clone(), snapshot.connector.clone())
+            };
+            let changed = move || drop(fleet.upgrade().inspect(|fleet| fleet.publish()));
+            watch.push(spawn_local(health::watch(worker.clone(), settings, changed)));
+        }
+        let member = Rc::new(Member {
+            worker,
+            about: RefCell::new(about),
+            stage: Cell::new(Stage::Serving),
+            watch: RefCell::new(Watch(watch)),
+        });
+        self.state.borrow_mut().members.push(member.clone());
+        member
+    }
+
+    /// Publishes the pools as the members and their health are now.
+    pub fn publish(&self) {
+        let config = self.config();
+        let pools = self.state.borrow_mut().pools(&config);
+        self.publisher.update(|next| next.pools = pools);
+    }
+}
+
+impl State {
+    /// The pools in the order of their first members, and one that serves all models even if it has no worker, unless
+    /// there are others.
+    fn pools(&mut self, config: &Config) -> Vec<Arc<Pool>> {
+        self.version += 1;
+        let mut groups: Vec<(Serves, Vec<Arc<Worker>>)> = Vec::new();
+        for member in self.members.iter().filter(|member| member.stage() == Stage::Serving) {
+            let serves = Serves::new(member.about.borrow().model.as_deref());
+            match groups.iter_mut().find(|(known, _)| *known == serves) {
+                Some((_, workers)) => workers.push(member.worker.clone()),
+                None => groups.push((serves, vec![member.worker.clone()])),
+            }
+        }
+        if groups.is_empty() {
+            groups.push((Serves::new(None), Vec::new()));
+        }
+        let pools = groups.into_iter().map(|(serves, workers)| {
+            let policy = config.workers.policy;
+            let known = self.balancers.iter().position(|(of, with, _)| *of == serves && *with == policy);
+            let at = known.unwrap_or_else(|| {
+                self.balancers.retain(|(of, ..)| *of != serves);
+                self.balancers.push((serves.clone(), policy, Balancer::new(policy, &PolicySettings::default())));
+                self.balancers.len() - 1
+            });
+            let pool = Pool::new(serves, workers, &self.balancers[at].2);
+            self.balancers[at].2 = pool.balancer().clone();
+            Arc::new(pool)
+        });
+        pools.collect()
+    }
+}

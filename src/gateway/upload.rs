@@ -1,0 +1,282 @@
+//! A request's body on its way to a worker: bounded, counted, and kept as far as it may have to be sent again.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+use super::body::{BodyError, Collected, collect};
+use super::error::GatewayError;
+use crate::client::RequestBody;
+
+/// What became of a request body while somebody else was reading it.
+#[derive(Debug, Default)]
+pub struct Upload {
+    pub bytes: Cell<u64>,
+    /// Somebody wants more of it, and the client has not sent it.
+    is_awaited: Cell<bool>,
+    fault: Cell<Option<Fault>>,
+    kept: RefCell<Kept>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Broken,
+    TooLarge(u64),
+}
+
+/// What has been read of a body, until nobody needs it again.
+#[derive(Debug, Default)]
+struct Kept {
+    pieces: Vec<Bytes>,
+    /// Bytes that may still be kept.
+    room: u64,
+    /// Some of it is not kept.
+    is_lost: bool,
+    is_whole: bool,
+}
+
+impl Upload {
+    /// The client's fault, if that is why sending failed.
+    pub fn error(&self) -> Option<GatewayError> {
+        self.fault.get().map(|fault| match fault {
+            Fault::Broken => GatewayError::BrokenBody,
+            Fault::TooLarge(limit) => GatewayError::BodyTooLarge(limit),
+        })
+    }
+
+    /// Who is to blame for a request that takes too long.
+    pub fn late(&self) -> GatewayError {
+        if self.is_awaited.get() { GatewayError::SlowBody } else { GatewayError::Timeout }
+    }
+
+    /// The body will not be sent again.
+    pub fn forget(&self) {
+        let kept = &mut *self.kept.borrow_mut();
+        (kept.pieces, kept.is_lost) = (Vec::new(), true);
+    }
+
+    fn keep(&self, frame: &Frame<Bytes>) {
+        let kept = &mut *self.kept.borrow_mut();
+        match frame.data_ref() {
+            _ if kept.is_lost => {}
+            Some(data) if data.len() as u64 <= kept.room => {
+                kept.room -= data.len() as u64;
+                kept.pieces.push(data.clone());
+            }
+            _ => (kept.pieces, kept.is_lost) = (Vec::new(), true),
+        }
+    }
+}
+
+/// The body of a request on its way to a worker.
+pub enum WorkerBody {
+    Whole(Option<Bytes>),
+    Stream(ClientBody),
+    /// What has been read before, then the rest.
+    Again(VecDeque<Bytes>, Option<ClientBody>),
+}
+
+/// A request body as it arrives.
+pub struct ClientBody {
+    incoming: RequestBody,
+    upload: Rc<Upload>,
+    limit: u64,
+}
+
+impl ClientBody {
+    /// A body of at most `limit` bytes, of which `keep` may be kept.
+    pub fn new(incoming: RequestBody, upload: Rc<Upload>, limit: u64, keep: u64) -> Self {
+        upload.kept.borrow_mut().room = keep;
+        Self { incoming, upload, limit }
+    }
+
+    /// Whether there is no body at all.
+    pub fn is_empty(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    /// Reads the whole body, if it is no longer than `limit`.
+    pub async fn collect(mut self, limit: u64) -> Result<Bytes, GatewayError> {
+        self.limit = self.limit.min(limit);
+        if self.incoming.size_hint().lower() > self.limit {
+            return Err(GatewayError::BodyTooLarge(self.limit));
+        }
+        self.upload.forget();
+        self.incoming.expect_whole();
+        let upload = self.upload.clone();
+        match collect(&mut self, u64::MAX).await {
+            Ok(Collected::Whole(body)) => Ok(body),
+            Ok(Collected::Over(_)) | Err(_) => Err(upload.error().unwrap_or(GatewayError::BrokenBody)),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.upload.is_awaited.set(frame.is_pending());
+        let frame = ready!(frame);
+        if self.incoming.is_end_stream() || frame.is_none() {
+            self.upload.kept.borrow_mut().is_whole = true;
+        }
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) => self.count(frame),
+            Err(error) => {
+                self.upload.fault.set(Some(Fault::Broken));
+                Err(BodyError::Client(error))
+            }
+        }))
+    }
+
+    fn count(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        let bytes = self.upload.bytes.get() + frame.data_ref().map_or(0, Bytes::len) as u64;
+        self.upload.bytes.set(bytes);
+        if bytes > self.limit {
+            self.upload.fault.set(Some(Fault::TooLarge(self.limit)));
+            return Err(BodyError::TooLarge);
+        }
+        self.upload.keep(&frame);
+        Ok(frame)
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.poll(cx)
+    }
+}
+
+impl WorkerBody {
+    /// What has been kept of it, then what has not been read.
+    fn again(upload: &Upload, rest: Option<ClientBody>) -> Self {
+        Self::Again(upload.kept.borrow().pieces.iter().cloned().collect(), rest)
+    }
+
+    /// Reads it, if it is no longer than what may be kept, and gives it back with what was read.
+    pub async fn peek(self) -> Result<(Self, Option<Bytes>), GatewayError> {
+        let mut rest = match self {
+            Self::Whole(body) => return Ok((Self::Whole(body.clone()), Some(body.unwrap_or_default()))),
+            Self::Again(..) => return Ok((self, None)),
+            Self::Stream(rest) => rest,
+        };
+        let upload = rest.upload.clone();
+        let room = upload.kept.borrow().room;
+        if rest.incoming.size_hint().lower() > room {
+            return Ok((Self::Stream(rest), None));
+        }
+        rest.incoming.expect_whole();
+        let mut read = VecDeque::new();
+        while let Some(frame) = rest.frame().await {
+            let frame = frame.map_err(|_| upload.error().unwrap_or(GatewayError::BrokenBody))?;
+            read.extend(frame.into_data().ok());
+            if upload.bytes.get() > room {
+                return Ok((Self::Again(read, Some(rest)), None));
+            }
+        }
+        upload.forget();
+        let whole = join(read.make_contiguous());
+        Ok((Self::Whole(Some(whole.clone()).filter(|whole| !whole.is_empty())), Some(whole)))
+    }
+}
+
+fn join(pieces: &[Bytes]) -> Bytes {
+    match pieces {
+        [] => Bytes::new(),
+        [only] => only.clone(),
+        many => {
+            let mut whole = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
+            many.iter().for_each(|piece| whole.extend_from_slice(piece));
+            whole.freeze()
+        }
+    }
+}
+
+/// What is known of a body that is being sent, for another attempt.
+pub enum Resend {
+    Whole(Option<Bytes>),
+    Stream(Rc<Upload>),
+}
+
+impl Resend {
+    pub fn of(body: &WorkerBody, upload: Rc<Upload>) -> Self {
+        match body {
+            WorkerBody::Whole(body) => Self::Whole(body.clone()),
+            WorkerBody::Stream(_) | WorkerBody::Again(..) => Self::Stream(upload),
+        }
+    }
+
+    /// The body again, where `rest` is what the last attempt did not read; `None` if some of it is lost.
+    pub fn body(&self, rest: Option<WorkerBody>) -> Option<WorkerBody> {
+        let upload = match self {
+            Self::Whole(body) => return Some(WorkerBody::Whole(body.clone())),
+            Self::Stream(upload) => upload,
+        };
+        let (is_lost, is_whole) = (upload.kept.borrow().is_lost, upload.kept.borrow().is_whole);
+        let rest = match rest {
+            // Nothing of it was read: what is kept does not matter.
+            Some(WorkerBody::Stream(rest)) if upload.bytes.get() == 0 => return Some(WorkerBody::Stream(rest)),
+            Some(WorkerBody::Stream(rest) | WorkerBody::Again(_, Some(rest))) => Some(rest),
+            Some(WorkerBody::Whole(_) | WorkerBody::Again(_, None)) | None => None,
+        };
+        (!is_lost && (is_whole || rest.is_some())).then(|| WorkerBody::again(upload, rest))
+    }
+
+    /// There will be no other attempt.
+    pub fn forget(&self) {
+        if let Self::Stream(upload) = self {
+            upload.forget();
+        }
+    }
+}
+
+impl From<ClientBody> for WorkerBody {
+    fn from(body: ClientBody) -> Self {
+        if body.is_empty() { Self::Whole(None) } else { Self::Stream(body) }
+    }
+}
+
+impl Body for WorkerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            WorkerBody::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            WorkerBody::Stream(body) => body.poll(cx),
+            WorkerBody::Again(read, rest) => match (read.pop_front(), rest) {
+                (Some(piece), _) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                (None, Some(rest)) => rest.poll(cx),
+                (None, None) => Poll::Ready(None),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            WorkerBody::Whole(bytes) => bytes.is_none(),
+            WorkerBody::Stream(body) => body.incoming.is_end_stream(),
+            WorkerBody::Again(read, rest) => {
+                read.is_empty() && rest.as_ref().is_none_or(|rest| rest.incoming.is_end_stream())
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            WorkerBody::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            WorkerBody::Stream(body) => body.incoming.size_hint(),
+            WorkerBody::Again(read, rest) => {
+                let read: usize = read.iter().map(Bytes::len).sum();
+                let rest = rest.as_ref().map_or_else(|| SizeHint::with_exact(0), |rest| rest.incoming.size_hint());
+                rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(read as u64 + rest))
+            }
+        }
+    }
+}

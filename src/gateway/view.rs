@@ -1,0 +1,47 @@
+//! A snapshot as one shard has it: with the shard's own guests and connections.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::upload::WorkerBody;
+use crate::modules::{ModuleGuests, ShardGuests};
+use crate::snapshot::Snapshot;
+use crate::workers::Worker;
+use crate::workers::client::Connections;
+
+/// See the module's documentation.
+pub struct View {
+    pub snapshot: Arc<Snapshot>,
+    pub chain: Vec<Rc<ModuleGuests>>,
+    /// At the positions of the snapshot's pools and of their workers.
+    pub connections: Vec<Vec<Rc<Connections<WorkerBody>>>>,
+}
+
+impl View {
+    /// The view of nothing, before the first.
+    pub fn empty(snapshot: Arc<Snapshot>) -> Self {
+        Self { snapshot, chain: Vec::new(), connections: Vec::new() }
+    }
+
+    /// The view of a new snapshot; connections to workers that stay are kept.
+    pub fn next(&self, snapshot: Arc<Snapshot>, guests: Option<&ShardGuests>) -> Self {
+        let chain = guests.map(|guests| guests.arrange(&snapshot.modules)).unwrap_or_default();
+        let known =
+            self.connections.iter().flatten().map(|connections| (Arc::as_ptr(&connections.worker), connections));
+        let known: FxHashMap<*const Worker, _> = known.collect();
+        let max_idle_time = snapshot.config.workers.upstream_pool_idle_timeout_secs;
+        let connections_to = |worker: &Arc<Worker>| match known.get(&Arc::as_ptr(worker)) {
+            Some(known) => (*known).clone(),
+            None => Rc::new(Connections::new(worker.clone(), snapshot.connector.clone(), max_idle_time)),
+        };
+        let connections = snapshot.pools.iter().map(|pool| pool.all.iter().map(connections_to).collect()).collect();
+        Self { snapshot, chain, connections }
+    }
+
+    /// Closes connections to workers that nobody has used for a while.
+    pub fn close_aged_connections(&self) {
+        self.connections.iter().flatten().for_each(|connections| connections.close_aged());
+    }
+}

@@ -1,0 +1,186 @@
+//! The prompt in a request's body, as far as balancing wants it: which model, and a text that two requests share as far
+//! as a worker's cache would find them alike.
+//!
+//! Reads the shapes of OpenAI's and Anthropic's endpoints and of the workers' own: `messages` and `input` with contents
+//! as a string or as parts, `prompt`, `text`, `input_ids`, and `system` or `instructions`, which come first in the text
+//! wherever they are in the body, as in what a worker makes of them. Names of roles stand between the contents, so a
+//! conversation is a prefix of its continuation. No tree is built, and no more text is kept than [`MOST`].
+
+mod text;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use self::text::Text;
+
+/// Bytes of text that are kept: what is past them hardly decides where a request should go.
+pub const MOST: usize = 1 << 20;
+
+/// What was found. What is missing, or of another type than it should be, is `None`.
+#[derive(Debug, Default, PartialEq)]
+pub struct Prompt<'a> {
+    pub model: Option<Cow<'a, str>>,
+    /// Borrowed from the body when it is one string without escapes.
+    pub text: Option<Cow<'a, str>>,
+    pub stream: Option<bool>,
+    /// `max_tokens`, `max_completion_tokens` or `max_output_tokens`; of several, the last.
+    pub max_tokens: Option<u64>,
+}
+
+/// Why a body has no prompt.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptError {
+    /// It is not JSON, or not an object, or has a field twice, of which a worker might take the other one.
+    #[error("the body is not one JSON object with each field once")]
+    NotAnObject(#[from] serde_json::Error),
+}
+
+impl<'a> Prompt<'a> {
+    /// Time is linear in the body. Memory too, though only for a string with escapes; otherwise [`MOST`] bounds it.
+    pub fn read(body: &'a [u8]) -> Result<Self, PromptError> {
+        Ok(serde_json::from_slice(body)?)
+    }
+}
+
+/// The fields that are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    Model,
+    Stream,
+    MaxTokens,
+    MaxCompletionTokens,
+    MaxOutputTokens,
+    System,
+    Instructions,
+    Messages,
+    Prompt,
+    Input,
+    Text,
+    InputIds,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Prompt<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Body)
+    }
+}
+
+struct Body;
+
+impl<'de> Visitor<'de> for Body {
+    type Value = Prompt<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Prompt<'de>, A::Error> {
+        let (mut prompt, mut before, mut text) = (Prompt::default(), Text::default(), Text::default());
+        let mut met = 0_u32;
+        while let Some(field) = map.next_key::<Field>()? {
+            let bit = 1 << field as u32;
+            if field != Field::Other && met & bit != 0 {
+                return Err(A::Error::custom("a field that is there twice"));
+            }
+            met |= bit;
+            match field {
+                Field::Model => prompt.model = map.next_value::<Scalar>()?.text(),
+                Field::Stream => prompt.stream = map.next_value::<Scalar>()?.truth(),
+                Field::MaxTokens | Field::MaxCompletionTokens | Field::MaxOutputTokens => {
+                    prompt.max_tokens = map.next_value::<Scalar>()?.number().or(prompt.max_tokens);
+                }
+                Field::System | Field::Instructions => map.next_value_seed(&mut before)?,
+                Field::Messages | Field::Prompt | Field::Input | Field::Text | Field::InputIds => {
+                    map.next_value_seed(&mut text)?;
+                }
+                Field::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        prompt.text = before.then(text);
+        Ok(prompt)
+    }
+}
+
+/// A value that is not worth an error.
+enum Scalar<'a> {
+    Text(Cow<'a, str>),
+    Truth(bool),
+    Number(u64),
+    Other,
+}
+
+impl<'a> Scalar<'a> {
+    fn text(self) -> Option<Cow<'a, str>> {
+        if let Scalar::Text(text) = self { Some(text) } else { None }
+    }
+
+    fn truth(self) -> Option<bool> {
+        if let Scalar::Truth(truth) = self { Some(truth) } else { None }
+    }
+
+    fn number(self) -> Option<u64> {
+        if let Scalar::Number(number) = self { Some(number) } else { None }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyScalar)
+    }
+}
+
+struct AnyScalar;
+
+impl<'de> Visitor<'de> for AnyScalar {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Self::Value, E> {
+        Ok(Scalar::Truth(truth))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Scalar::Number(number))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests;

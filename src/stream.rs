@@ -1,0 +1,168 @@
+//! The bytes between the gateway and a client or a worker: a socket, or TLS on it.
+
+use std::io::{self, IoSlice, Write};
+use std::ops::DerefMut;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use rustls::{ConnectionCommon, SideData};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// A connection.
+///
+/// Reading gives 0 bytes at an orderly end only: with TLS an end that was not announced (`close_notify`) is
+/// [`io::ErrorKind::UnexpectedEof`], because anyone on the path can make it (RFC 9112 section 9.8). What TLS says to
+/// itself, such as session tickets, is no data: a read takes it in and stays pending.
+///
+/// TLS keeps up to 64 KiB that the socket has not taken; [`AsyncWrite::poll_flush`] is ready when it has.
+#[derive(Debug)]
+pub enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The socket, for its options and addresses. Whoever writes to it directly breaks TLS.
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_read(cx, into),
+            Stream::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, into),
+        }
+    }
+}
+
+/// After an error of a write the socket has taken nothing of that write: whoever wrote may write it elsewhere.
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Stream::Tls(tls) => poll_write_tls(tls, cx, &[IoSlice::new(bytes)]),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
+            Stream::Tls(tls) => poll_write_tls(tls, cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Stream::Plain(tcp) => tcp.is_write_vectored(),
+            // Records are filled from one slice after the other.
+            Stream::Tls(_) => true,
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Stream::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Stream::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+        }
+    }
+}
+
+fn poll_write_tls(
+    tls: &mut TlsStream<TcpStream>,
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    match tls {
+        TlsStream::Client(tls) => {
+            let (tcp, session) = tls.get_mut();
+            poll_write_session(session, &mut Socket { tcp, cx }, slices)
+        }
+        TlsStream::Server(tls) => {
+            let (tcp, session) = tls.get_mut();
+            poll_write_session(session, &mut Socket { tcp, cx }, slices)
+        }
+    }
+}
+
+/// The library's own `poll_write_vectored` may fail after the socket took some of the bytes, and a request that was
+/// sent in part must not be sent again as if it had not been.
+fn poll_write_session<D: SideData>(
+    session: &mut impl DerefMut<Target = ConnectionCommon<D>>,
+    socket: &mut dyn Write,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if slices.iter().all(|slice| slice.is_empty()) {
+        return Poll::Ready(Ok(0));
+    }
+    let taken = session.writer().write_vectored(slices)?;
+    let mut sent = 0;
+    while session.wants_write() {
+        match session.write_tls(socket) {
+            Ok(count) if count > 0 => sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // The next write or flush meets it again.
+            _ if taken > 0 && sent > 0 => break,
+            Ok(_) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+    if taken > 0 {
+        return Poll::Ready(Ok(taken));
+    }
+    if session.wants_write() {
+        return Poll::Pending;
+    }
+    // There was no room for anything, and now there is.
+    match session.writer().write_vectored(slices)? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        taken => Poll::Ready(Ok(taken)),
+    }
+}
+
+/// The socket as rustls writes to it; what the socket does not take now wakes the task later.
+struct Socket<'a, 'b> {
+    tcp: &'a mut TcpStream,
+    cx: &'a mut Context<'b>,
+}
+
+impl Write for Socket<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        blocking(Pin::new(&mut *self.tcp).poll_write(self.cx, bytes))
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        blocking(Pin::new(&mut *self.tcp).poll_write_vectored(self.cx, slices))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn blocking<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
+    match poll {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

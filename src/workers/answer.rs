@@ -1,0 +1,108 @@
+//! The body of a worker's answer, in whichever version of HTTP it comes.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::client::Connections;
+use super::http2::Place;
+use super::link::{Link, LinkError};
+
+/// Pieces of an unwanted answer that are passed over, to use the connection again.
+const MOST_PASSED_OVER: usize = 16;
+
+/// See the module's documentation. Once it has been read to its end, its connection is free for another exchange.
+pub struct AnswerBody<B>(Source<B>);
+
+enum Source<B> {
+    /// Without a home, the connection is closed at the end.
+    Http1(Box<Link<B>>, Option<Rc<Connections<B>>>),
+    Http2(Incoming, #[expect(dead_code, reason = "it is free when the body ends")] Place<B>),
+    Ended,
+}
+
+impl<B> AnswerBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Gives the connection back at once if the answer has no body.
+    pub fn http1(link: Box<Link<B>>, home: Option<Rc<Connections<B>>>) -> Self {
+        Self(Source::Http1(link, home)).settled()
+    }
+
+    pub fn http2(body: Incoming, place: Place<B>) -> Self {
+        Self(Source::Http2(body, place)).settled()
+    }
+
+    fn settled(mut self) -> Self {
+        if self.is_end_stream() {
+            self.finish();
+        }
+        self
+    }
+
+    /// Nobody wants it: what is here of it is passed over, and the connection is kept if that is all.
+    pub fn pass_over(mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let is_more = |_: &usize| matches!(Pin::new(&mut self).poll_frame(&mut cx), Poll::Ready(Some(Ok(_))));
+        let _passed = (0..MOST_PASSED_OVER).take_while(is_more).count();
+    }
+
+    /// It will come in one piece, if that can be had.
+    pub fn expect_whole(&mut self) {
+        if let Source::Http1(link, _) = &mut self.0 {
+            link.expect_whole();
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Source::Http1(link, Some(home)) = std::mem::replace(&mut self.0, Source::Ended)
+            && link.is_reusable()
+        {
+            home.keep(link);
+        }
+    }
+}
+
+impl<B> Body for AnswerBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = LinkError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
+        let frame = ready!(match &mut self.0 {
+            Source::Http1(link, _) => link.poll_body(cx),
+            Source::Http2(body, _) => Pin::new(body).poll_frame(cx).map_err(LinkError::Http2),
+            Source::Ended => Poll::Ready(None),
+        });
+        match &frame {
+            Some(Err(_)) => self.0 = Source::Ended,
+            None => self.finish(),
+            Some(Ok(_)) if self.is_end_stream() => self.finish(),
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Http1(link, _) => link.body_size_hint().exact() == Some(0),
+            Source::Http2(body, _) => body.is_end_stream(),
+            Source::Ended => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Http1(link, _) => link.body_size_hint(),
+            Source::Http2(body, _) => body.size_hint(),
+            Source::Ended => SizeHint::with_exact(0),
+        }
+    }
+}

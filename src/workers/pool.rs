@@ -1,0 +1,177 @@
+//! The workers that can serve a request, with one balancing policy.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::policy::{Ask, Balancer};
+use super::{Health, Lease, Worker};
+use crate::metrics::Exposition;
+
+/// Which models a pool serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serves(Option<Box<str>>);
+
+impl Serves {
+    /// One model, or all.
+    pub fn new(model: Option<&str>) -> Self {
+        Self(model.map(Into::into))
+    }
+
+    pub fn all(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub fn model(&self, model: &str) -> bool {
+        self.0.as_deref() == Some(model)
+    }
+}
+
+/// See the module's documentation.
+pub struct Pool {
+    pub serves: Serves,
+    /// All of them, as configured.
+    pub all: Vec<Arc<Worker>>,
+    /// Positions in `all` of those that are healthy.
+    healthy: Vec<usize>,
+    balancer: Balancer,
+}
+
+impl Pool {
+    /// The pool as the workers' health is now. `balancer` is that of the pool before it, or a new one.
+    pub fn new(serves: Serves, all: Vec<Arc<Worker>>, balancer: &Balancer) -> Self {
+        let healthy = (0..all.len()).filter(|at| all[*at].health() == Health::Healthy).collect();
+        let keys: Vec<_> = all.iter().map(|worker| worker.key).collect();
+        Self { serves, all, healthy, balancer: balancer.over(&keys) }
+    }
+
+    pub fn balancer(&self) -> &Balancer {
+        &self.balancer
+    }
+
+    pub fn healthy_count(&self) -> usize {
+        self.healthy.len()
+    }
+
+    pub fn healthy(&self) -> impl Iterator<Item = &Arc<Worker>> {
+        self.healthy.iter().map(|at| &self.all[*at])
+    }
+
+    /// Whether there is a choice that depends on a request's prompt.
+    pub fn wants_prompt(&self) -> bool {
+        self.healthy.len() > 1 && self.balancer.needs_prompt()
+    }
+
+    /// Whether the routing fields of requests are looked at.
+    pub fn wants_key(&self) -> bool {
+        self.healthy.len() > 1 && self.balancer.needs_key()
+    }
+
+    /// Picks a healthy worker that is not left alone, and none of those at the positions in `avoid` if another is left.
+    pub fn pick(&self, ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
+        if avoid.is_empty()
+            && let Some(at) = self.choose(ask, &self.healthy)
+            && !self.is_cold(at, now)
+            && let Some(lease) = Lease::take(&self.all[at], at, now)
+        {
+            return Some(lease);
+        }
+        self.pick_carefully(ask, avoid, now)
+    }
+
+    /// The same by looking at each: seldom needed.
+    fn pick_carefully(&self, ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
+        let admitting = |at: &usize| self.all[*at].breaker.could_admit(now);
+        let admitting: Vec<_> = self.healthy.iter().copied().filter(admitting).collect();
+        let others: Vec<_> = admitting.iter().copied().filter(|at| !avoid.contains(at)).collect();
+        let mut candidates = if others.is_empty() { admitting } else { others };
+        while let Some(at) = self.choose(ask, &candidates) {
+            let passed_over = candidates.len() > 1 && self.is_cold(at, now);
+            if !passed_over && let Some(lease) = Lease::take(&self.all[at], at, now) {
+                return Some(lease);
+            }
+            candidates.retain(|candidate| *candidate != at);
+        }
+        None
+    }
+
+    fn choose(&self, ask: &Ask, among: &[usize]) -> Option<usize> {
+        self.balancer.choose(ask, among, |at| self.all[at].in_flight() as f64)
+    }
+
+    /// Whether this request passes over a worker that warms up.
+    fn is_cold(&self, at: usize, now: Instant) -> bool {
+        let weight = self.all[at].warmup.weight(now);
+        weight < 1.0 && fastrand::f64() > weight
+    }
+
+    pub fn expose(&self, exposition: &mut Exposition) {
+        for worker in &self.all {
+            let labels = [("worker", worker.label.as_str())];
+            let mut gauge = |name, help, value| exposition.gauge(name, help, &labels, value);
+            let up = f64::from(u8::from(worker.health() == Health::Healthy));
+            gauge("smg_worker_health", "1 if the worker is healthy.", up);
+            gauge("smg_worker_requests_active", "Requests in flight at the worker.", worker.in_flight() as f64);
+            let state = f64::from(worker.breaker_state().number());
+            gauge("smg_worker_cb_state", "Its breaker: 0 closed, 1 open, 2 half open.", state);
+            let mut counter = |name, help, value| exposition.counter(name, help, &labels, value);
+            let requests = worker.requests.load(Relaxed) as f64;
+            counter("smg_worker_requests_total", "Requests sent to the worker.", requests);
+            counter("smg_worker_selection_total", "Times the worker was picked.", requests);
+            counter("smg_worker_errors_total", "Requests that the worker failed.", worker.errors.load(Relaxed) as f64);
+            let retries = worker.retries.load(Relaxed) as f64;
+            counter("smg_worker_retries_total", "Requests sent to the worker after another attempt.", retries);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Policy};
+    use crate::workers::breaker::Outcome;
+
+    fn pool(healths: &[Health], policy: Policy) -> Pool {
+        let config = Config::of(&[]);
+        let worker = |(at, health): (usize, &Health)| {
+            Arc::new(Worker::new(format!("http://w{at}:1").parse().expect("a URL"), *health, &config))
+        };
+        let all = healths.iter().enumerate().map(worker).collect();
+        Pool::new(Serves::new(None), all, &Balancer::new(policy, &Default::default()))
+    }
+
+    fn pick(pool: &Pool, avoid: &[usize]) -> Option<Lease> {
+        pool.pick(&Ask::default(), avoid, Instant::now())
+    }
+
+    #[test]
+    fn only_healthy_workers_are_picked_and_the_lease_counts() {
+        let pool = pool(&[Health::Pending, Health::Healthy, Health::Unhealthy], Policy::LeastLoad);
+        let lease = pick(&pool, &[]).expect("one is healthy");
+        assert_eq!((lease.position, pool.all[1].in_flight()), (1, 1));
+        drop(lease);
+        assert_eq!(pool.all[1].in_flight(), 0);
+        assert!(pick(&pool, &[1]).is_some(), "there is no other");
+    }
+
+    #[test]
+    fn a_worker_that_fails_is_left_alone_and_others_are_picked() {
+        let pool = pool(&[Health::Healthy, Health::Healthy], Policy::Passthrough);
+        for _ in 0..10 {
+            let mut lease = pick(&pool, &[]).expect("one is healthy");
+            assert_eq!(lease.position, 0);
+            lease.ended(Outcome::Failed);
+        }
+        assert_eq!(pick(&pool, &[]).map(|lease| lease.position), Some(1));
+        assert_eq!(pick(&pool, &[1]).map(|lease| lease.position), Some(1), "there is no other");
+    }
+
+    #[test]
+    fn a_worker_that_comes_back_gets_a_small_share_at_first() {
+        let pool = pool(&[Health::Healthy, Health::Healthy], Policy::RoundRobin);
+        pool.all[0].set_health(Health::Unhealthy);
+        pool.all[0].set_health(Health::Healthy);
+        let first = (0..1000).filter(|_| pick(&pool, &[]).expect("one is healthy").position == 0).count();
+        assert!((1..200).contains(&first), "{first}");
+    }
+}

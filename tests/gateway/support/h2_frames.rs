@@ -1,0 +1,327 @@
+//! HTTP/2 frame by frame, on a blocking socket: writes whatever it is told, and notes what comes.
+
+use super::hpack;
+use super::message::latin1;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a client waits for bytes before the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Frames that the log keeps.
+const LOGGED: usize = 60;
+
+/// A frame: its type, flags and stream, and the bytes after its head of nine.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+/// Types of frames, their flags, and settings (RFC 9113 sections 6 and 11).
+impl Frame {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const PRIORITY: u8 = 2;
+    pub const RST_STREAM: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const PUSH_PROMISE: u8 = 5;
+    pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
+
+    pub const END_STREAM: u8 = 0x1;
+    pub const ACK: u8 = 0x1;
+    pub const END_HEADERS: u8 = 0x4;
+    pub const PADDED: u8 = 0x8;
+    pub const PRIORITISED: u8 = 0x20;
+
+    pub const HEADER_TABLE_SIZE: u16 = 1;
+    pub const ENABLE_PUSH: u16 = 2;
+    pub const MAX_CONCURRENT_STREAMS: u16 = 3;
+    pub const INITIAL_WINDOW_SIZE: u16 = 4;
+    pub const MAX_FRAME_SIZE: u16 = 5;
+    pub const MAX_HEADER_LIST_SIZE: u16 = 6;
+    pub const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+
+    pub fn new(kind: u8, flags: u8, stream: u32, payload: impl Into<Vec<u8>>) -> Self {
+        Frame { kind, flags, stream, payload: payload.into() }
+    }
+
+    pub fn settings(values: &[(u16, u32)]) -> Self {
+        let payload = values.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
+        Frame::new(Frame::SETTINGS, 0, 0, payload.collect::<Vec<_>>())
+    }
+
+    pub fn window_update(stream: u32, more: u32) -> Self {
+        Frame::new(Frame::WINDOW_UPDATE, 0, stream, more.to_be_bytes())
+    }
+
+    pub fn reset(stream: u32, code: Code) -> Self {
+        Frame::new(Frame::RST_STREAM, 0, stream, code.0.to_be_bytes())
+    }
+
+    /// A whole header block; with `END_STREAM` in `flags` the request ends with it.
+    pub fn headers<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        stream: u32,
+        flags: u8,
+        fields: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        Frame::new(Frame::HEADERS, flags | Frame::END_HEADERS, stream, hpack::encode(fields))
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let length = u32::try_from(self.payload.len()).expect("a frame").to_be_bytes();
+        let head = [&length[1..], &[self.kind, self.flags], &self.stream.to_be_bytes()];
+        [&head.concat()[..], &self.payload].concat()
+    }
+
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The four bytes at `at`, as a number.
+    #[track_caller]
+    pub fn number(&self, at: usize) -> u32 {
+        let bytes = self.payload.get(at..at + 4).unwrap_or_else(|| panic!("{self:?} is too short"));
+        u32::from_be_bytes(bytes.try_into().expect("four bytes"))
+    }
+
+    /// The code of a RST_STREAM or GOAWAY.
+    #[track_caller]
+    pub fn code(&self) -> Code {
+        Code(self.number(if self.kind == Frame::GOAWAY { 4 } else { 0 }))
+    }
+
+    /// What a SETTINGS frame says, in order.
+    pub fn settings_values(&self) -> Vec<(u16, u32)> {
+        let value = |s: &[u8]| (u16::from_be_bytes([s[0], s[1]]), u32::from_be_bytes([s[2], s[3], s[4], s[5]]));
+        self.payload.chunks_exact(6).map(value).collect()
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 10] = [
+            "DATA",
+            "HEADERS",
+            "PRIORITY",
+            "RST_STREAM",
+            "SETTINGS",
+            "PUSH_PROMISE",
+            "PING",
+            "GOAWAY",
+            "WINDOW_UPDATE",
+            "CONTINUATION",
+        ];
+        let name = NAMES.get(usize::from(self.kind)).copied().unwrap_or("UNKNOWN");
+        write!(f, "{name} flags {:#x} stream {} of {} bytes", self.flags, self.stream, self.payload.len())?;
+        match self.kind {
+            Frame::RST_STREAM | Frame::GOAWAY => write!(f, " {:?} {:?}", self.code(), latin1(&self.payload)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An error code (RFC 9113 section 7).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Code(pub u32);
+
+impl Code {
+    pub const NO_ERROR: Code = Code(0);
+    pub const PROTOCOL_ERROR: Code = Code(1);
+    pub const FLOW_CONTROL_ERROR: Code = Code(3);
+    pub const STREAM_CLOSED: Code = Code(5);
+    pub const FRAME_SIZE_ERROR: Code = Code(6);
+    pub const REFUSED_STREAM: Code = Code(7);
+    pub const CANCEL: Code = Code(8);
+    pub const COMPRESSION_ERROR: Code = Code(9);
+    pub const ENHANCE_YOUR_CALM: Code = Code(11);
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 14] = [
+            "NO_ERROR",
+            "PROTOCOL_ERROR",
+            "INTERNAL_ERROR",
+            "FLOW_CONTROL_ERROR",
+            "SETTINGS_TIMEOUT",
+            "STREAM_CLOSED",
+            "FRAME_SIZE_ERROR",
+            "REFUSED_STREAM",
+            "CANCEL",
+            "COMPRESSION_ERROR",
+            "CONNECT_ERROR",
+            "ENHANCE_YOUR_CALM",
+            "INADEQUATE_SECURITY",
+            "HTTP_1_1_REQUIRED",
+        ];
+        f.write_str(NAMES.get(self.0 as usize).copied().unwrap_or("UNKNOWN"))
+    }
+}
+
+/// A connection of frames. Nothing is answered unless the test does it.
+pub struct RawH2 {
+    stream: TcpStream,
+    unread: VecDeque<u8>,
+    log: VecDeque<String>,
+}
+
+impl RawH2 {
+    /// A TCP connection on which nothing was sent.
+    #[track_caller]
+    pub fn silent(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE);
+        let stream = stream.unwrap_or_else(|e| panic!("no connection to {address}: {e}"));
+        stream.set_nodelay(true).expect("TCP sockets take nodelay");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero is accepted");
+        let raw = RawH2 { stream, unread: VecDeque::new(), log: VecDeque::new() };
+        raw.set_patience(PATIENCE);
+        raw
+    }
+
+    /// Sends the preface with `settings`, beside which the header table is always of size zero, and exchanges
+    /// acknowledgements; also what the gateway's settings were.
+    #[track_caller]
+    pub fn open(address: SocketAddr, settings: &[(u16, u32)]) -> (Self, Vec<(u16, u32)>) {
+        let mut raw = Self::silent(address);
+        let ours = [&[(Frame::HEADER_TABLE_SIZE, 0)], settings].concat();
+        raw.write([PREFACE, &Frame::settings(&ours).encode()].concat()).expect("a new connection takes bytes");
+        let theirs = raw.expect(|f| f.kind == Frame::SETTINGS && !f.has(Frame::ACK));
+        raw.send(&Frame::new(Frame::SETTINGS, Frame::ACK, 0, []));
+        raw.expect(|f| f.kind == Frame::SETTINGS && f.has(Frame::ACK));
+        (raw, theirs.settings_values())
+    }
+
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, frame: &Frame) {
+        self.try_send(frame).unwrap_or_else(|e| panic!("{frame:?} is not taken: {e}; so far {:#?}", self.log));
+    }
+
+    pub fn try_send(&mut self, frame: &Frame) -> io::Result<()> {
+        self.write(frame.encode())
+    }
+
+    /// How long a read waits from now on.
+    pub fn set_patience(&self, patience: Duration) {
+        let patience = patience.max(Duration::from_millis(1));
+        self.stream.set_read_timeout(Some(patience)).expect("a timeout above zero is accepted");
+    }
+
+    /// How long a write waits from now on.
+    pub fn set_write_patience(&self, patience: Duration) {
+        self.stream.set_write_timeout(Some(patience)).expect("a timeout above zero is accepted");
+    }
+
+    /// A second handle that goes on reading while this one only writes.
+    pub fn split_reader(&mut self) -> Self {
+        let stream = self.stream.try_clone().expect("descriptors are left");
+        RawH2 { stream, unread: std::mem::take(&mut self.unread), log: VecDeque::new() }
+    }
+
+    /// The next frame, `None` at the end of the connection; a reset counts as an end.
+    pub fn read(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = self.take() {
+                if self.log.len() == LOGGED {
+                    self.log.pop_front();
+                }
+                self.log.push_back(format!("{frame:?}"));
+                return Ok(Some(frame));
+            }
+            let mut piece = [0; 64 * 1024];
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Ok(None),
+                Ok(n) => self.unread.extend(&piece[..n]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(None),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Frame> {
+        let head = self.unread.get(8).map(|_| self.unread.range(..9).copied().collect::<Vec<_>>())?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        if self.unread.len() < 9 + length {
+            return None;
+        }
+        self.unread.drain(..9);
+        let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
+        Some(Frame::new(head[3], head[4], stream, self.unread.drain(..length).collect::<Vec<_>>()))
+    }
+
+    /// The first frame that `wanted` accepts; what comes before it is dropped.
+    #[track_caller]
+    pub fn expect(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
+        let start = Instant::now();
+        loop {
+            match self.read() {
+                Ok(Some(frame)) if wanted(&frame) => return frame,
+                Ok(Some(_)) if start.elapsed() < PATIENCE => {}
+                other => panic!("{other:?} instead of the wanted frame; so far {:#?}", self.log),
+            }
+        }
+    }
+
+    /// How the connection ends if it does within `limit`, dropping what comes before; `None` if it goes on.
+    pub fn ending(&mut self, limit: Duration) -> Option<Ending> {
+        let start = Instant::now();
+        let mut ending = Ending::default();
+        while start.elapsed() < limit {
+            self.set_patience(limit.saturating_sub(start.elapsed()));
+            match self.read() {
+                Ok(Some(frame)) if frame.kind == Frame::GOAWAY => ending.goaway = Some(frame.code()),
+                Ok(Some(frame)) if frame.kind == Frame::RST_STREAM => ending.resets.push((frame.stream, frame.code())),
+                Ok(Some(_)) => {}
+                Err(e) if e.kind() == ErrorKind::TimedOut => break,
+                Ok(None) | Err(_) => return Some(ending),
+            }
+        }
+        self.set_patience(PATIENCE);
+        None
+    }
+
+    /// Whether the gateway answers a ping: it has then also seen all that was sent before.
+    pub fn is_alive(&mut self) -> bool {
+        let ping = Frame::new(Frame::PING, 0, 0, *b"alive?!?");
+        let is_pong = |f: &Frame| f.kind == Frame::PING && f.has(Frame::ACK) && f.payload == ping.payload;
+        let start = Instant::now();
+        let mut goes_on = self.try_send(&ping).is_ok();
+        while goes_on && start.elapsed() < PATIENCE {
+            match self.read() {
+                Ok(Some(frame)) if is_pong(&frame) => return true,
+                other => goes_on = matches!(other, Ok(Some(_))),
+            }
+        }
+        false
+    }
+
+    /// What came last, for a message.
+    pub fn log(&self) -> String {
+        format!("{:#?}", self.log)
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// The last GOAWAY's code.
+    pub goaway: Option<Code>,
+    /// Streams that were reset before.
+    pub resets: Vec<(u32, Code)>,
+}
