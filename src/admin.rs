@@ -21,8 +21,10 @@ use crate::fleet::Fleet;
 use crate::gateway::record::HttpMetrics;
 use crate::gateway::{AdminCall, Ask, ControlCall};
 use crate::metrics::{Counter, Exposition};
+use crate::pressure::{Pressure, Resource};
 use crate::registry::Registry;
 use crate::snapshot::Publisher;
+use crate::trace::Counts;
 
 /// What the answers are made from.
 pub struct Admin {
@@ -31,6 +33,9 @@ pub struct Admin {
     pub registry: Option<Arc<Registry>>,
     pub fleet: Rc<Fleet>,
     pub admission: Arc<Admission>,
+    pub pressure: Arc<Pressure>,
+    /// `None` when no traces are sent.
+    pub traces: Option<Arc<Counts>>,
     pub shards: Vec<Arc<HttpMetrics>>,
     pub models: models::Cached,
 }
@@ -119,6 +124,10 @@ impl Admin {
         let (name, help) = ("smg_admission_rejected_total", "Requests that were not admitted.");
         for (reason, count) in [("queue_full", sum(|c| &c.queue_full)), ("queue_timeout", sum(|c| &c.queue_timeout))] {
             exposition.counter(name, help, &[("reason", reason)], count as f64);
+        }
+        for resource in [Resource::Memory, Resource::Descriptors] {
+            let (labels, share) = ([("resource", resource.label())], self.pressure.share_of(resource));
+            exposition.gauge("smg_pressure_ratio", "Share of a resource that is used.", &labels, share);
         }
         let queued = sum(|counts| &counts.queued) as f64;
         exposition.counter("smg_admission_queued_total", "Requests that had to wait.", &[], queued);

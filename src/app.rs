@@ -2,44 +2,53 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener as AsyncListener;
-use tokio::sync::mpsc;
-use tokio::task::spawn_local;
+use arc_swap::ArcSwapOption;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_local};
+use tracing_appender::non_blocking::NonBlocking;
 
+use crate::access_log::{self, Format};
 use crate::admin::Admin;
-use crate::admission::{Admission, AdmissionSettings};
+use crate::admission::Admission;
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::gateway::Shared;
 use crate::gateway::accept::Via;
-use crate::gateway::record::CountedConnection;
+use crate::keys::Keys;
+use crate::listeners::{self, ListenError, Listener, Reception};
 use crate::modules::{Cache, CacheError, Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
-use crate::rate::Rate;
+use crate::pressure::{Lookout, Pressure};
 use crate::registry::{self, DeployError, Deployment, Registry};
+use crate::reload::{self, Reload, ReloadError, Reloaded};
+use crate::routes::Overrides;
 use crate::scrape;
-use crate::shard::{Arrival, Message, Shard};
+use crate::shard::{Message, Shard};
 use crate::snapshot::{Publisher, Snapshot};
-use crate::tls::{self, FileError, KeyPairFiles, ServerTls, ServerTlsError, Site};
+use crate::tls::{self, Alpn, FileError, ServerTlsError};
+use crate::trace::Tracer;
+use crate::trace::export::{Exporter, Pace};
+use crate::trace::target::{Environment, EnvironmentError};
 use crate::workers::connector::Connector;
 use crate::workers::names::Resolver;
 
 /// Calls to the control plane that may wait for it.
 const MOST_CALLS: usize = 256;
-/// Pause after a refused accept: out of file descriptors, most likely.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time between two looks at memory and file descriptors.
+const LOOK_OUT: Duration = Duration::from_millis(250);
 /// Time between two looks whether a drain is complete.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("can't listen on {address}: {cause}")]
-    Listen { address: SocketAddr, cause: io::Error },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
     #[error(transparent)]
@@ -50,6 +59,8 @@ pub enum StartError {
     Certificates(#[source] FileError),
     #[error("certificates: {0}")]
     ServerTls(#[from] ServerTlsError),
+    #[error("traces: {0}")]
+    Traces(#[from] EnvironmentError),
     #[error("names can't be resolved: {0}")]
     Resolver(String),
     #[error("--wasm-cache-dir: {0}")]
@@ -58,48 +69,54 @@ pub enum StartError {
     ModuleWithoutWasm,
     #[error("--wasm-module {name}: {cause}")]
     Module { name: String, cause: DeployError },
+    #[error("module {name} of the configuration file: {cause}")]
+    FileModule { name: String, cause: String },
 }
 
 /// A running gateway. It belongs to the control plane's thread.
 pub struct App {
-    pub address: SocketAddr,
+    /// Those of the listeners; the first is the one of `--host` and `--port`.
+    pub addresses: Vec<SocketAddr>,
     pub metrics_address: Option<SocketAddr>,
     pub publisher: Arc<Publisher>,
     shared: Arc<Shared>,
     shards: Rc<RefCell<Vec<Shard>>>,
-    acceptor: tokio::task::JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    acceptors: Vec<JoinHandle<()>>,
     admin: Rc<Admin>,
+    reload: Reload,
+    exporter: Option<Exporter>,
 }
 
 impl App {
     /// Starts everything and deploys the modules that the configuration names. Must be called, and kept, on
     /// a local runtime: the control plane.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        if !config.wasm.enable_wasm && !config.wasm.wasm_module.is_empty() {
+    pub async fn start(config: Config, log: NonBlocking) -> Result<Self, StartError> {
+        let has_modules = !config.wasm.wasm_module.is_empty() || !config.sections.modules.is_empty();
+        if !config.wasm.enable_wasm && has_modules {
             return Err(StartError::ModuleWithoutWasm);
         }
-        let listener = listen(SocketAddr::new(config.listen.host, config.listen.port))?;
-        let metrics_listener =
-            config.listen.prometheus_port.map(|port| listen(SocketAddr::new(config.listen.prometheus_host, port)));
-        let metrics_listener = metrics_listener.transpose()?;
+        let listeners = listeners::all(&config)?;
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
+        let metrics_address = config.listen.prometheus_port.map(|port| (config.listen.prometheus_host, port).into());
+        let metrics_listener = metrics_address.map(listeners::plain).transpose()?;
         let connector = Arc::new(Connector::new(&config).map_err(StartError::Certificates)?);
-        let tls = server_tls(&config)?;
-        let address = listener.local_addr().map_err(StartError::Thread)?;
+        let tls = Arc::new(ArcSwapOption::new(reload::server_tls(&config)?));
+        let resolver = resolver(&config)?;
         let config = Arc::new(config);
         let publisher = Arc::new(Publisher::new(Snapshot {
             config: config.clone(),
+            keys: Arc::new(Keys::new(&config, None)),
+            overrides: Arc::new(Overrides::new(&config.sections.routes)),
+            rate: reload::rate(&config),
             connector: connector.clone(),
             pools: Vec::new(),
             modules: Vec::new(),
             began: Instant::now(),
         }));
-        let servers: Vec<_> = config.workers.dns_servers.iter().map(|server| server.0).collect();
-        let resolver = Resolver::new(&servers).map_err(|cause| StartError::Resolver(cause.to_string()))?;
-        let fleet = Fleet::new(publisher.clone(), resolver, Arc::from([address]));
+        let fleet = Fleet::new(publisher.clone(), resolver, addresses.clone().into());
         let wasm = wasm(&config, &publisher)?;
-        if let Some(wasm) = &wasm {
-            deploy_at_start(&wasm.registry, &config).await?;
-        }
+        let exporter = exporter(&config, &connector)?;
         let (control, calls) = mpsc::channel(MOST_CALLS);
         let shared = Arc::new(Shared {
             publisher: publisher.clone(),
@@ -108,35 +125,57 @@ impl App {
             via: Via::new(&format!("smg-{:016x}", fastrand::u64(..))),
             draining: AtomicBool::new(false),
             shards: shard_count(&config),
-            admission: Admission::new(admission_settings(&config)),
-            rate: config.admission.rate_limit_tokens_per_second.map(|rate| Rate::new(rate, burst(rate))),
+            admission: Admission::new(reload::admission_settings(&config)),
+            pressure: Arc::default(),
+            log: access_log::Output {
+                fields: config.log.log_fields.clone(),
+                format: if config.log.log_json { Format::Json } else { Format::Text },
+                writer: log,
+            },
+            tracer: exporter.as_ref().map(|(tracer, _)| tracer.clone()),
         });
         let shards = (0..shared.shards).map(|number| Shard::start(number, shared.clone()));
         let shards: Vec<_> = shards.collect::<io::Result<_>>().map_err(StartError::Thread)?;
-        let metrics = shards.iter().map(|shard| shard.metrics.clone()).collect();
-        let registry = wasm.map(|wasm| wasm.registry);
         let admin = Rc::new(Admin {
             publisher: publisher.clone(),
-            registry,
-            fleet,
+            registry: wasm.map(|wasm| wasm.registry),
+            fleet: fleet.clone(),
             admission: shared.admission.clone(),
-            shards: metrics,
+            pressure: shared.pressure.clone(),
+            traces: exporter.as_ref().map(|(_, exporter)| exporter.counts.clone()),
+            shards: shards.iter().map(|shard| shard.metrics.clone()).collect(),
             models: Default::default(),
         });
+        deploy_at_start(&admin, &config).await?;
         spawn_local(admin.clone().run(calls));
+        spawn_local(look_out(shared.pressure.clone()));
         spawn_local(connector.tls().clone().watch(tls::WATCH_INTERVAL));
-        if let Some(tls) = &tls {
-            spawn_local(tls.clone().watch(tls::WATCH_INTERVAL));
+        if let Some(tls) = tls.load_full() {
+            spawn_local(tls.watch(tls::WATCH_INTERVAL));
         }
-
         let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = metrics_listener {
             let admin = admin.clone();
             spawn_local(scrape::serve(listener, move || admin.metrics()));
         }
         let shards = Rc::new(RefCell::new(shards));
-        let acceptor = spawn_local(accept(listener, tls, shards.clone()));
-        Ok(Self { address, metrics_address, publisher, shared, shards, acceptor, admin })
+        let stop = watch::Sender::new(false);
+        let reception = Reception { shards: shards.clone(), tls: tls.clone(), pressure: shared.pressure.clone() };
+        let accept = |listener: Listener| spawn_local(listener.accept(reception.clone(), stop.subscribe()));
+        let acceptors = listeners.into_iter().map(accept).collect();
+        let reload = Reload { fleet, tls, admission: shared.admission.clone() };
+        Ok(Self {
+            addresses,
+            metrics_address,
+            publisher,
+            shared,
+            shards,
+            stop,
+            acceptors,
+            admin,
+            reload,
+            exporter: exporter.map(|(_, exporter)| exporter),
+        })
     }
 
     /// Deploys one module object as `POST /wasm` takes it; the text says why not.
@@ -144,15 +183,27 @@ impl App {
         self.admin.deploy(module).await
     }
 
+    /// Takes over a new configuration, or says why not and changes nothing.
+    pub fn reload(&self, config: Config) -> Result<Reloaded, ReloadError> {
+        let before = self.publisher.current().config.clone();
+        self.reload.apply(&before, config)
+    }
+
     /// Takes nothing new and waits until what is in flight is finished, but no longer than `grace` and not
     /// past `hurry`; then ends the shards.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
         self.shared.draining.store(true, Relaxed);
-        self.acceptor.abort();
+        self.stop.send_replace(true);
+        for acceptor in self.acceptors {
+            if acceptor.await.is_err() {
+                tracing::error!("a listener ended with a panic");
+            }
+        }
         self.shards.borrow().iter().for_each(|shard| shard.tell(Message::Drain));
+        let connections = || -> u64 { self.shards.borrow().iter().map(Shard::load).sum() };
         let drained = async {
             let start = Instant::now();
-            while self.connections() > 0 && start.elapsed() < grace {
+            while connections() > 0 && start.elapsed() < grace {
                 tokio::time::sleep(DRAIN_LOOK).await;
             }
         };
@@ -160,46 +211,44 @@ impl App {
             () = drained => {}
             () = hurry => {}
         }
-        match self.connections() {
+        match connections() {
             0 => tracing::info!("drained"),
             left => tracing::warn!(connections = left, "ending with connections still open"),
         }
         self.shards.take().into_iter().for_each(Shard::stop);
-    }
-
-    fn connections(&self) -> u64 {
-        self.shards.borrow().iter().map(Shard::load).sum()
+        if let Some(exporter) = self.exporter {
+            exporter.finish().await;
+        }
     }
 }
 
-fn listen(address: SocketAddr) -> Result<AsyncListener, StartError> {
-    let bound = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        AsyncListener::from_std(listener)
-    });
-    bound.map_err(|cause| StartError::Listen { address, cause })
-}
-
-fn server_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, StartError> {
-    let Some((chain, key)) = config.tls.tls_cert_path.clone().zip(config.tls.tls_key_path.clone()) else {
-        return Ok(None);
+/// What sends traces to a collector, if there is one.
+fn exporter(config: &Config, connector: &Arc<Connector>) -> Result<Option<(Tracer, Exporter)>, StartError> {
+    let Some(endpoint) = config.traces.otlp_endpoint.clone() else { return Ok(None) };
+    let environment = Environment::read(|name| std::env::var(name).ok(), uuid::Uuid::new_v4().to_string())?;
+    let tls = connector.tls().clone();
+    let connect = async move |host: &str, stream: TcpStream| {
+        tls.connect(host, stream, Alpn::Http1).await.map_err(io::Error::other)
     };
-    let site = Site { files: KeyPairFiles { chain, key }, names: Vec::new() };
-    Ok(Some(Arc::new(ServerTls::new(vec![site])?)))
+    let ratio = config.traces.otlp_sample_ratio;
+    Ok(Some(Exporter::start(endpoint, environment, ratio, Pace::default(), connect)))
 }
 
-fn admission_settings(config: &Config) -> AdmissionSettings {
-    let limit = config.admission.limit(cores());
-    AdmissionSettings { limit, queue: config.admission.queue_size }
+fn resolver(config: &Config) -> Result<Resolver, StartError> {
+    let servers: Vec<_> = config.workers.dns_servers.iter().map(|server| server.0).collect();
+    Resolver::new(&servers).map_err(|cause| StartError::Resolver(cause.to_string()))
 }
 
-/// What may come at once: the requests of one second.
-fn burst(per_second: f64) -> u32 {
-    per_second.ceil().clamp(1.0, f64::from(u32::MAX)) as u32
-}
-
-fn cores() -> u32 {
-    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1))
+/// Looks how much of the process's resources is used.
+async fn look_out(pressure: Arc<Pressure>) {
+    let mut lookout = Lookout::new();
+    loop {
+        for change in lookout.look(&pressure) {
+            let (resource, level) = (change.resource.label(), change.to.label());
+            tracing::warn!(resource, level, share = change.share, "resources");
+        }
+        tokio::time::sleep(LOOK_OUT).await;
+    }
 }
 
 /// What runs modules, when they are enabled.
@@ -225,8 +274,10 @@ fn wasm(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<Wasm>, Sta
     Ok(Some(Wasm { engine, registry: Arc::new(registry) }))
 }
 
-async fn deploy_at_start(registry: &Registry, config: &Config) -> Result<(), StartError> {
+/// The modules of `--wasm-module`, then those of the file.
+async fn deploy_at_start(admin: &Admin, config: &Config) -> Result<(), StartError> {
     for module in &config.wasm.wasm_module {
+        let Some(registry) = &admin.registry else { return Err(StartError::ModuleWithoutWasm) };
         let deployment = Deployment {
             name: module.name.clone(),
             file: registry::absolute(&module.file),
@@ -237,34 +288,19 @@ async fn deploy_at_start(registry: &Registry, config: &Config) -> Result<(), Sta
         let deployed = registry.deploy(deployment).await;
         deployed.map_err(|cause| StartError::Module { name: module.name.clone(), cause })?;
     }
+    for module in &config.sections.modules {
+        let mut object = module.fields.clone();
+        object.insert("name".to_owned(), module.name.clone().into());
+        object.insert("file_path".to_owned(), registry::absolute(&module.file).to_string_lossy().into());
+        object.entry("module_type").or_insert_with(|| "Middleware".into());
+        let both = || serde_json::json!([{"Middleware": "OnRequest"}, {"Middleware": "OnResponse"}]);
+        object.entry("attach_points").or_insert_with(both);
+        let deployed = admin.deploy(&object.into()).await;
+        deployed.map_err(|cause| StartError::FileModule { name: module.name.clone(), cause })?;
+    }
     Ok(())
 }
 
 fn shard_count(config: &Config) -> u16 {
-    config.listen.shards.unwrap_or_else(|| u16::try_from(cores()).unwrap_or(1024).min(1024))
-}
-
-/// Hands each connection to the shard with the fewest.
-async fn accept(listener: AsyncListener, tls: Option<Arc<ServerTls>>, shards: Rc<RefCell<Vec<Shard>>>) {
-    let mut turn = 0;
-    loop {
-        let accepted = listener.accept().await.and_then(|(stream, peer)| {
-            stream.set_nodelay(true)?;
-            Ok((stream.into_std()?, peer))
-        });
-        match accepted {
-            Ok((stream, peer)) => {
-                let shards = shards.borrow();
-                turn = (turn + 1) % shards.len();
-                let turned = shards[turn..].iter().chain(&shards[..turn]);
-                let least = turned.min_by_key(|shard| shard.load()).expect("there is a shard");
-                let counted = CountedConnection::new(&least.metrics);
-                least.tell(Message::Client(Arrival { stream, peer, tls: tls.clone(), counted }));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection can't be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    config.listen.shards.unwrap_or_else(|| u16::try_from(reload::cores()).unwrap_or(1024).min(1024))
 }

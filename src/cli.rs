@@ -1,6 +1,7 @@
 //! The command line: which command was asked for, with which settings.
 
 pub mod agent;
+pub mod check;
 pub mod demo;
 pub mod echo_worker;
 pub mod health;
@@ -9,7 +10,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, file};
 use crate::modules;
 
 /// A WebAssembly-extensible gateway in front of LLM inference workers
@@ -32,6 +33,8 @@ pub enum Command {
     Demo(demo::Demo),
     /// Run a module for the Sentinel (Zentinel) proxy, on a Unix socket
     Agent(Box<crate::agent::Options>),
+    /// Say what is wrong with a configuration file, and exit 0 or 2
+    Check(check::Check),
     /// Ask a running gateway whether it is alive, and exit 0 or 1
     Health(health::Health),
     /// Run an OpenAI-compatible worker that repeats what it is told
@@ -42,8 +45,14 @@ pub enum Command {
 }
 
 /// Options that take several values, also in the form `--option=first second`.
-const MANY_VALUED: [&str; 5] =
-    ["--worker-urls", "--request-id-headers", "--wasm-module", "--dns-servers", "--ca-cert-paths"];
+const MANY_VALUED: [&str; 6] = [
+    "--worker-urls",
+    "--request-id-headers",
+    "--wasm-module",
+    "--dns-servers",
+    "--ca-cert-paths",
+    "--cors-allowed-origins",
+];
 
 impl Cli {
     /// Reads the process's arguments. The error is what to print, and the exit code, of help too.
@@ -53,8 +62,27 @@ impl Cli {
 
     fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command();
-        let matches = command.try_get_matches_from_mut(split_many_valued(arguments))?;
-        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        let (matches, file) = file::parse(command.clone(), &split_many_valued(arguments))?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        if let Some(file) = file {
+            cli.config_mut().read(file);
+        }
+        Ok(cli)
+    }
+
+    /// The settings of the gateway that was asked for.
+    pub fn into_config(self) -> Config {
+        match self.command {
+            Some(Command::Launch(config) | Command::Start(config)) => *config,
+            _ => self.config,
+        }
+    }
+
+    fn config_mut(&mut self) -> &mut Config {
+        match &mut self.command {
+            Some(Command::Launch(config) | Command::Start(config)) => config,
+            _ => &mut self.config,
+        }
     }
 }
 
@@ -82,11 +110,7 @@ mod tests {
     }
 
     fn workers(line: &str) -> Vec<String> {
-        let cli = read(line).expect("a good line");
-        let config = match cli.command {
-            Some(Command::Launch(config) | Command::Start(config)) => *config,
-            _ => cli.config,
-        };
+        let config = read(line).expect("a good line").into_config();
         config.workers.urls().iter().map(ToString::to_string).collect()
     }
 

@@ -17,6 +17,7 @@ use crate::connection::ClientConnection;
 use crate::headers;
 use crate::http1::MessageError;
 use crate::http1::head::Response;
+use crate::stream::Stream;
 
 /// What a request must know of its connection.
 pub struct Client {
@@ -25,13 +26,19 @@ pub struct Client {
     pub address: HeaderValue,
     /// `https` if the connection is encrypted.
     pub scheme: Scheme,
+    /// The admin API answers on the listener.
+    pub admin: bool,
+    /// The version of TLS, such as `1.3`; empty without.
+    pub tls: &'static str,
 }
 
 impl Client {
-    pub fn new(peer: SocketAddr, scheme: Scheme) -> Self {
+    pub fn new(peer: SocketAddr, stream: &Stream, admin: bool) -> Self {
         let address = peer.ip().to_canonical().to_string();
         let address = HeaderValue::from_str(&address).expect("an address is a valid header value");
-        Self { peer, address, scheme }
+        let tls = stream.tls_version();
+        let scheme = if tls.is_empty() { Scheme::HTTP } else { Scheme::HTTPS };
+        Self { peer, address, scheme, admin, tls }
     }
 }
 

@@ -4,16 +4,21 @@
 mod access;
 mod admission;
 mod dns_server;
+pub mod file;
 mod limits;
 mod listen;
 mod log;
 mod retries;
 mod secret;
 mod tls;
+mod traces;
 mod value;
 mod wasm;
+mod watch;
 mod worker_url;
 mod workers;
+
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -26,13 +31,35 @@ pub use self::log::Log;
 pub use self::retries::{Breakers, Retries};
 pub use self::secret::Secret;
 pub use self::tls::Tls;
+pub use self::traces::Traces;
 pub use self::wasm::{FailurePolicy, GuestLimits, ModuleFile, Wasm};
+pub use self::watch::{Cause, Watch};
 pub use self::worker_url::{Scheme, WorkerUrl, WorkerUrls};
 pub use self::workers::{Policy, Workers};
+
+/// The lists of a configuration file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sections {
+    pub listeners: Vec<file::Listener>,
+    pub certificates: Vec<file::Certificate>,
+    pub pools: Vec<file::Pool>,
+    pub routes: Vec<file::Route>,
+    pub modules: Vec<file::Module>,
+    pub keys: Vec<file::Key>,
+}
 
 /// Everything a gateway needs to run.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
+    /// YAML file that says what the flags leave open; SIGHUP and changes reload it
+    #[arg(long, env = "SMG_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What only a file can say.
+    #[arg(skip)]
+    pub sections: Sections,
+    /// Of the file, as it was read.
+    #[arg(skip)]
+    pub digest: Option<file::FileDigest>,
     #[command(flatten)]
     pub listen: Listen,
     #[command(flatten)]
@@ -53,6 +80,16 @@ pub struct Config {
     pub wasm: Wasm,
     #[command(flatten)]
     pub log: Log,
+    #[command(flatten)]
+    pub traces: Traces,
+}
+
+impl Config {
+    /// Takes over what only a file can say.
+    pub fn read(&mut self, file: file::FileConfig) {
+        self.sections = file.sections;
+        self.digest = Some(file.digest);
+    }
 }
 
 #[cfg(test)]

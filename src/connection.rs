@@ -33,6 +33,9 @@ const MAX_DISCARDED: u64 = 256 * 1024;
 /// How long a closing connection waits for its client to close too.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long an idle connection stays when the gateway drains.
+const LEAVE: Duration = Duration::from_secs(1);
+
 /// How long a connection may stay in a phase.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -53,6 +56,7 @@ pub struct ClientConnection {
     patience: Patience,
     /// Some of a request's head is here.
     head_begun: Cell<bool>,
+    is_leaving: Cell<bool>,
 }
 
 struct Http {
@@ -87,7 +91,14 @@ impl ClientConnection {
             expectation: Expectation::None,
             discarded: 0,
         };
-        Rc::new(Self { http: RefCell::new(http), client, deadline, patience, head_begun: Cell::new(false) })
+        Rc::new(Self {
+            http: RefCell::new(http),
+            client,
+            deadline,
+            patience,
+            head_begun: Cell::new(false),
+            is_leaving: Cell::new(false),
+        })
     }
 
     /// Ready when the client has taken too long for the phase it is in.
@@ -101,6 +112,14 @@ impl ClientConnection {
         let wire = &mut self.http.borrow_mut().wire;
         if wire.unread.is_empty() {
             wire.compact();
+        }
+    }
+
+    /// The gateway drains, and nothing is here of a request. One that is on its way is waited for, and answered with
+    /// `Connection: close`: a client that sends just as its connection is closed can't know what became of it.
+    pub fn begin_leaving(&self) {
+        if !self.is_leaving.replace(true) {
+            self.deadline.set(LEAVE);
         }
     }
 

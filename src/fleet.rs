@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::config::{Config, Policy, WorkerUrl};
-use crate::snapshot::Publisher;
+use crate::config::{Config, Policy, WorkerUrl, file};
+use crate::snapshot::{Publisher, Snapshot};
 use crate::workers::guard::{self, Guard, Refusal};
 use crate::workers::names::{self, Resolver};
 use crate::workers::policy::{Balancer, PolicySettings};
@@ -46,6 +46,7 @@ pub struct Member {
     pub worker: Arc<Worker>,
     about: RefCell<About>,
     stage: Cell<Stage>,
+    origin: Origin,
     watch: RefCell<Watch>,
 }
 
@@ -82,6 +83,36 @@ pub enum Stage {
     Draining,
 }
 
+/// Who named a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Configuration,
+    AdminApi,
+}
+
+/// The workers that a configuration names, each once.
+fn configured(config: &Config) -> Vec<(WorkerUrl, About)> {
+    let of_flags = config.workers.urls().into_iter().map(|url| (url, About::default()));
+    let of_file = config.sections.pools.iter().flat_map(|pool| {
+        pool.workers.iter().map(|worker| {
+            let usual = About::default();
+            let about = About {
+                model: Some(pool.model.clone()),
+                priority: worker.priority.unwrap_or(usual.priority),
+                cost: worker.cost.unwrap_or(usual.cost),
+            };
+            (worker.url.clone(), about)
+        })
+    });
+    let mut all: Vec<(WorkerUrl, About)> = Vec::new();
+    for (url, about) in of_file.chain(of_flags) {
+        if !all.iter().any(|(known, _)| *known == url) {
+            all.push((url, about));
+        }
+    }
+    all
+}
+
 /// The tasks that follow a worker; they end with it.
 #[derive(Default)]
 struct Watch(Vec<JoinHandle<()>>);
@@ -110,8 +141,8 @@ impl Fleet {
     pub fn new(publisher: Arc<Publisher>, resolver: Resolver, own: Arc<[SocketAddr]>) -> Rc<Self> {
         let fleet = Self { publisher, resolver: Rc::new(resolver), own, state: RefCell::default() };
         let fleet = Rc::new(fleet);
-        for url in fleet.config().workers.urls() {
-            fleet.join(url, About::default(), Guard::Operator);
+        for (url, about) in configured(&fleet.config()) {
+            fleet.join(url, about, Origin::Configuration);
         }
         fleet.publish();
         fleet
@@ -122,7 +153,11 @@ impl Fleet {
     }
 
     pub fn member(&self, id: &str) -> Option<Rc<Member>> {
-        self.state.borrow().members.iter().find(|member| member.worker.id == id).cloned()
+        let mut found = self.members();
+        found.retain(|member| member.worker.id == id);
+        // One that leaves and one that has come back have the same id.
+        found.sort_by_key(|member| member.stage() == Stage::Draining);
+        found.into_iter().next()
     }
 
     /// Changes with every change of the members.
@@ -136,13 +171,14 @@ impl Fleet {
         if let Ok(ip) = url.host().parse() {
             guard.check(SocketAddr::new(ip, url.port()), guard::is_local)?;
         }
-        if let Some(known) = self.members().iter().find(|member| member.worker.url == url) {
+        let is_same = |member: &&Rc<Member>| member.worker.url == url && member.stage() == Stage::Serving;
+        if let Some(known) = self.members().iter().find(is_same) {
             return Err(FleetError::Known(known.worker.id.clone()));
         }
         if self.state.borrow().members.len() >= MOST_WORKERS {
             return Err(FleetError::TooMany);
         }
-        let member = self.join(url, about, guard);
+        let member = self.join(url, about, Origin::AdminApi);
         self.publish();
         tracing::info!(worker = %member.worker.label, "the worker is added");
         Ok(member)
@@ -160,9 +196,16 @@ impl Fleet {
     /// shutdown has for that.
     pub fn remove(self: &Rc<Self>, id: &str) -> Result<(), FleetError> {
         let leaving = self.serving(id)?;
+        self.leave(&leaving);
+        self.publish();
+        Ok(())
+    }
+
+    /// The worker gets nothing new, and is forgotten when it has finished.
+    fn leave(self: &Rc<Self>, leaving: &Rc<Member>) {
+        let leaving = leaving.clone();
         leaving.stage.set(Stage::Draining);
         leaving.watch.take();
-        self.publish();
         tracing::info!(worker = %leaving.worker.label, "the worker is drained");
         let (fleet, grace) = (self.clone(), self.config().listen.shutdown_grace_period_secs);
         spawn_local(async move {
@@ -174,18 +217,42 @@ impl Fleet {
             fleet.publish();
             tracing::info!(worker = %leaving.worker.label, "the worker is removed");
         });
-        Ok(())
     }
 
     fn serving(&self, id: &str) -> Result<Rc<Member>, FleetError> {
         self.member(id).filter(|member| member.stage() == Stage::Serving).ok_or(FleetError::Unknown)
     }
 
+    /// Takes over the workers that a new configuration names: those that it no longer names leave, new ones join, and
+    /// what the admin API has added stays. Nothing of it is seen before [`Fleet::publish`].
+    pub fn adopt(self: &Rc<Self>, config: &Config) {
+        let mut named = configured(config);
+        for member in self.members().iter().filter(|member| member.stage() == Stage::Serving) {
+            match named.iter().position(|(url, _)| *url == member.worker.url) {
+                Some(at) => {
+                    let (_, about) = named.swap_remove(at);
+                    if member.origin == Origin::Configuration {
+                        member.about.replace(about);
+                    }
+                }
+                None if member.origin == Origin::Configuration => self.leave(member),
+                None => {}
+            }
+        }
+        for (url, about) in named {
+            self.join(url, about, Origin::Configuration);
+        }
+    }
+
     fn config(&self) -> Arc<Config> {
         self.publisher.current().config.clone()
     }
 
-    fn join(self: &Rc<Self>, url: WorkerUrl, about: About, guard: Guard) -> Rc<Member> {
+    fn join(self: &Rc<Self>, url: WorkerUrl, about: About, origin: Origin) -> Rc<Member> {
+        let guard = match origin {
+            Origin::Configuration => Guard::Operator,
+            Origin::AdminApi => Guard::AdminApi(self.own.clone()),
+        };
         let config = self.config();
         let is_checked = !config.workers.disable_health_check;
         let health = if is_checked { Health::Pending } else { Health::Healthy };
@@ -205,6 +272,7 @@ impl Fleet {
             worker,
             about: RefCell::new(about),
             stage: Cell::new(Stage::Serving),
+            origin,
             watch: RefCell::new(Watch(watch)),
         });
         self.state.borrow_mut().members.push(member.clone());
@@ -213,40 +281,72 @@ impl Fleet {
 
     /// Publishes the pools as the members and their health are now.
     pub fn publish(&self) {
-        let config = self.config();
-        let pools = self.state.borrow_mut().pools(&config);
-        self.publisher.update(|next| next.pools = pools);
+        self.publish_with(|_| {});
+    }
+
+    /// The same together with another change.
+    pub fn publish_with(&self, change: impl FnOnce(&mut Snapshot)) {
+        self.publisher.update(|next| {
+            change(next);
+            next.pools = self.state.borrow_mut().pools(&next.config);
+        });
     }
 }
 
 impl State {
-    /// The pools in the order of their first members, and one that serves all models even if it has no worker, unless
-    /// there are others.
+    /// The pools: those of the file, then those of members with other models, and one that serves all models even if
+    /// it has no worker, unless there are others.
     fn pools(&mut self, config: &Config) -> Vec<Arc<Pool>> {
         self.version += 1;
-        let mut groups: Vec<(Serves, Vec<Arc<Worker>>)> = Vec::new();
+        let of_file = config.sections.pools.iter();
+        let mut groups: Vec<Group> = of_file.map(|pool| Group::of_file(pool, config.workers.policy)).collect();
         for member in self.members.iter().filter(|member| member.stage() == Stage::Serving) {
-            let serves = Serves::new(member.about.borrow().model.as_deref());
-            match groups.iter_mut().find(|(known, _)| *known == serves) {
-                Some((_, workers)) => workers.push(member.worker.clone()),
-                None => groups.push((serves, vec![member.worker.clone()])),
+            let model = &member.about.borrow().model;
+            let group = groups.iter_mut().find(|group| group.takes(model.as_deref()));
+            match group {
+                Some(group) => group.workers.push(member.worker.clone()),
+                None => groups.push(Group {
+                    serves: Serves::new(model.as_deref(), &[]),
+                    policy: config.workers.policy,
+                    workers: vec![member.worker.clone()],
+                }),
             }
         }
         if groups.is_empty() {
-            groups.push((Serves::new(None), Vec::new()));
+            groups.push(Group { serves: Serves::new(None, &[]), policy: config.workers.policy, workers: Vec::new() });
         }
-        let pools = groups.into_iter().map(|(serves, workers)| {
-            let policy = config.workers.policy;
-            let known = self.balancers.iter().position(|(of, with, _)| *of == serves && *with == policy);
-            let at = known.unwrap_or_else(|| {
-                self.balancers.retain(|(of, ..)| *of != serves);
-                self.balancers.push((serves.clone(), policy, Balancer::new(policy, &PolicySettings::default())));
-                self.balancers.len() - 1
-            });
-            let pool = Pool::new(serves, workers, &self.balancers[at].2);
-            self.balancers[at].2 = pool.balancer().clone();
-            Arc::new(pool)
+        groups.into_iter().map(|group| self.pool(group)).collect()
+    }
+
+    /// What its policy has learnt stays as long as the policy does.
+    fn pool(&mut self, group: Group) -> Arc<Pool> {
+        let Group { serves, policy, workers } = group;
+        let known = self.balancers.iter().position(|(of, with, _)| *of == serves && *with == policy);
+        let at = known.unwrap_or_else(|| {
+            self.balancers.retain(|(of, ..)| *of != serves);
+            self.balancers.push((serves.clone(), policy, Balancer::new(policy, &PolicySettings::default())));
+            self.balancers.len() - 1
         });
-        pools.collect()
+        let pool = Pool::new(serves, workers, &self.balancers[at].2);
+        self.balancers[at].2 = pool.balancer().clone();
+        Arc::new(pool)
+    }
+}
+
+/// A pool that is being put together.
+struct Group {
+    serves: Serves,
+    policy: Policy,
+    workers: Vec<Arc<Worker>>,
+}
+
+impl Group {
+    fn of_file(pool: &file::Pool, policy: Policy) -> Self {
+        let serves = Serves::new(Some(&pool.model), &pool.aliases);
+        Self { serves, policy: pool.policy.unwrap_or(policy), workers: Vec::new() }
+    }
+
+    fn takes(&self, model: Option<&str>) -> bool {
+        model.map_or(self.serves.all(), |model| self.serves.model(model))
     }
 }

@@ -5,6 +5,7 @@ mod access;
 mod admit;
 mod answer;
 pub mod body;
+mod cors;
 mod destination;
 pub mod error;
 mod exchange;
@@ -40,10 +41,11 @@ use self::body::{Content, GatewayBody};
 use self::error::GatewayError;
 use self::exchange::Exchange;
 use self::hooks::OnRequest;
-use self::record::{HttpMetrics, Record};
+use self::record::{HttpMetrics, Ledger, Record};
 use self::silence::Silence;
 use self::upload::{ClientBody, WorkerBody};
 use self::view::View;
+use crate::access_log::{self, AccessLog};
 use crate::admission::Admission;
 use crate::client::{Caller, Client, RequestBody};
 use crate::deadline::{Deadline, Deadlines};
@@ -53,9 +55,10 @@ use crate::http1::framing::FramingError;
 use crate::http1::head::Request;
 use crate::metrics::now_ms;
 use crate::modules::{Engine, RequestHead, ResponseHead, ShardGuests, Visit};
-use crate::rate::Rate;
+use crate::pressure::{Level, Pressure};
 use crate::routes::{self, Route};
 use crate::snapshot::{Publisher, SnapshotCache};
+use crate::trace::{Trace, Tracer};
 use crate::workers::retry::Budget;
 
 /// Largest body of a request to the admin API, and the time it may take to arrive.
@@ -71,8 +74,9 @@ pub struct Shared {
     pub draining: AtomicBool,
     pub shards: u16,
     pub admission: Arc<Admission>,
-    /// Requests per second, if they are limited.
-    pub rate: Option<Rate>,
+    pub pressure: Arc<Pressure>,
+    pub log: access_log::Output,
+    pub tracer: Option<Tracer>,
 }
 
 /// What a client is sent.
@@ -106,6 +110,8 @@ pub struct Gateway {
     shared: Arc<Shared>,
     pub deadlines: Deadlines,
     pub metrics: Arc<HttpMetrics>,
+    ledger: Rc<Ledger>,
+    tracer: Option<Rc<Tracer>>,
     guests: Option<ShardGuests>,
     cache: RefCell<SnapshotCache>,
     view: RefCell<Rc<View>>,
@@ -119,7 +125,9 @@ impl Gateway {
         let view = View::empty(shared.publisher.current()).next(shared.publisher.current(), guests.as_ref());
         let retries = Budget::new(NonZeroU16::new(shared.shards).unwrap_or(NonZeroU16::MIN));
         let (cache, view) = (RefCell::new(cache), RefCell::new(Rc::new(view)));
-        Self { shared, deadlines, metrics, guests, cache, view, retries }
+        let ledger = Rc::new(Ledger { metrics: metrics.clone(), log: AccessLog::new(shared.log.clone()) });
+        let tracer = shared.tracer.clone().map(Rc::new);
+        Self { shared, deadlines, metrics, ledger, tracer, guests, cache, view, retries }
     }
 
     /// Answers one request. Whatever happens, the client gets an answer with the request's id.
@@ -133,10 +141,13 @@ impl Gateway {
     ) -> Reply {
         let view = self.view();
         let request_id = headers::request_id(&request.headers, &view.snapshot.config.limits.request_id_headers);
-        let mut record = Record::open(request_id, caller.address.clone(), &request.method, &request.uri, &self.metrics);
+        let mut record = Record::open(request_id, caller, &request.method, &request.uri, &self.ledger);
+        record.note(&request);
         let is_head = request.method == Method::HEAD;
         let upgrade = upgrade::asked(&request, &body);
-        let mut exchange = Exchange { gateway: self, view: &view, caller, record: &mut record, upgrade };
+        let route = view.snapshot.overrides.find(&request.method, request.uri.path());
+        let mut exchange =
+            Exchange { gateway: self, view: &view, caller, record: &mut record, upgrade, route, key: None };
         let answered = match unreadable {
             None => self.route(&mut exchange, request, body).await,
             Some(error) => Err(GatewayError::NoRequest(error.into())),
@@ -149,7 +160,7 @@ impl Gateway {
     pub fn refuse(&self, client: &Client, error: MessageError) -> Reply {
         let request_id = headers::new_request_id();
         let (method, target) = (Method::from_bytes(b"-").expect("a token"), Uri::from_static("*"));
-        let mut record = Record::open(request_id, client.address.clone(), &method, &target, &self.metrics);
+        let mut record = Record::open(request_id, client, &method, &target, &self.ledger);
         let answer = Answer::of_error(&GatewayError::NoRequest(error), &mut record);
         self.reply(answer, record)
     }
@@ -179,41 +190,69 @@ impl Gateway {
         match routes::route(request.uri.path()) {
             Route::Alive => only_reads(&request.method).map(|()| Answer::text(StatusCode::OK, "OK")),
             Route::Ready => only_reads(&request.method).map(|()| self.readiness(exchange.view)),
+            Route::Metrics | Route::Admin if !exchange.caller.admin => Err(GatewayError::NotHere),
             Route::Metrics => {
                 access::check_admin(exchange, &request)?;
                 only_reads(&request.method)?;
                 self.ask(Ask::Metrics).await
             }
             Route::Admin => self.administer(exchange, request, body).await,
-            Route::Models => self.serve(exchange, request, body, Self::models).await,
-            Route::Workers => self.serve(exchange, request, body, forward::send).await,
+            Route::Models => self.serve_page(exchange, request, body, Self::models).await,
+            Route::Workers => self.serve_page(exchange, request, body, forward::send).await,
         }
     }
 
-    /// What a caller's request goes through, whoever answers it in the end.
-    async fn serve(
+    /// The same for web pages of other origins, if they may call.
+    async fn serve_page(
         &self,
         exchange: &mut Exchange<'_>,
         request: Request,
         body: RequestBody,
         destination: impl AsyncFnOnce(&mut Exchange<'_>, RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
     ) -> Result<Answer, GatewayError> {
-        let config = &exchange.view.snapshot.config;
+        let Some(origin) = cors::allowed_origin(exchange.config(), &request.headers) else {
+            return self.serve(exchange, request, body, destination).await;
+        };
+        let mut answer = match cors::preflight(&request) {
+            Some(answer) => answer,
+            None => {
+                let served = Box::pin(self.serve(exchange, request, body, destination)).await;
+                served.unwrap_or_else(|error| Answer::of_error(&error, exchange.record))
+            }
+        };
+        cors::allow(&mut answer.head.headers, origin);
+        Ok(answer)
+    }
+
+    /// What a caller's request goes through, whoever answers it in the end.
+    async fn serve(
+        &self,
+        exchange: &mut Exchange<'_>,
+        mut request: Request,
+        body: RequestBody,
+        destination: impl AsyncFnOnce(&mut Exchange<'_>, RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
+    ) -> Result<Answer, GatewayError> {
+        exchange.record.trace = self.tracer.as_ref().map(|tracer| tracer.begin(&mut request.headers));
+        if self.shared.pressure.level() == Level::Critical {
+            return Err(GatewayError::Pressed);
+        }
         // Strangers don't get to spend guest CPU, or a place in the queue.
-        access::check_caller(&config.access, &request.headers)?;
-        let limit = config.limits.max_payload_size;
+        exchange.key = access::check_caller(&exchange.view.snapshot.keys, &request.headers)?;
+        exchange.record.key.clone_from(&exchange.key);
+        let limit = exchange.max_payload_size();
         if body.size_hint().lower() > limit {
             return Err(GatewayError::BodyTooLarge(limit));
         }
         let deadline = self.deadlines.register();
-        deadline.set(config.limits.request_timeout_secs);
-        let permits = self.admit(config).await?;
+        deadline.set(exchange.request_timeout());
+        let permits = self.admit(exchange).await?;
 
         let request_id = exchange.record.request_id.clone();
-        let additions = Additions { client: exchange.caller, request_id: &request_id, via: &self.shared.via };
+        let key = exchange.key.as_ref().map(|key| &key.name);
+        let additions = Additions { client: exchange.caller, request_id: &request_id, via: &self.shared.via, key };
         let head = accept::forwardable(request, &additions)?;
         let upload = exchange.record.upload();
-        let body = ClientBody::new(body, upload.clone(), limit, config.retries.max_buffered_request_bytes);
+        let body = ClientBody::new(body, upload.clone(), limit, exchange.config().retries.max_buffered_request_bytes);
 
         let mut answer = if exchange.view.chain.is_empty() {
             let answering = destination(exchange, head, body.into());
@@ -239,7 +278,12 @@ impl Gateway {
         destination: impl AsyncFnOnce(&mut Exchange<'_>, RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
     ) -> Result<Answer, GatewayError> {
         let is_head = head.method == Method::HEAD;
-        let mut visit = Visit::new(&exchange.view.chain, &head, now_ms());
+        let mut visit = Visit::new(&exchange.view.chain, &head, now_ms(), |module| {
+            exchange.route.as_ref().is_none_or(|route| route.admits(module))
+        });
+        if exchange.record.trace.as_ref().is_some_and(Trace::is_recorded) {
+            visit.note_calls();
+        }
         let answered = async {
             let (head, body) = match hooks::on_request(&mut visit, head, body, exchange.record, deadline).await? {
                 OnRequest::Forward(head, body) => (head, body),
@@ -251,7 +295,7 @@ impl Gateway {
             hooks::on_response(&mut visit, answer, is_head, exchange.record, deadline).await
         };
         let answered = answered.await;
-        exchange.record.visited(visit.acted(), visit.tags());
+        exchange.record.visited(&mut visit);
         answered
     }
 
@@ -306,6 +350,11 @@ impl Gateway {
                 Answer::json(StatusCode::SERVICE_UNAVAILABLE, &not)
             }
         }
+    }
+
+    /// Resources are scarce: idle connections are not kept.
+    pub fn is_pressed(&self) -> bool {
+        self.shared.pressure.level() != Level::Calm
     }
 
     pub fn is_draining(&self) -> bool {

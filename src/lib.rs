@@ -49,6 +49,7 @@
 //! wasmtime is named only in [`modules`]; an error becomes a status only in [`gateway::error`] (and, for
 //! mistakes of an administrator, in [`admin`]); the process ends only in `main`.
 
+pub mod access_log;
 pub mod admission;
 pub mod config;
 pub mod deadline;
@@ -62,6 +63,7 @@ pub mod routes;
 pub mod stream;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
 
 pub mod client;
 pub mod connection;
@@ -69,6 +71,7 @@ pub mod modules;
 pub mod workers;
 
 pub mod fleet;
+pub mod keys;
 pub mod registry;
 pub mod snapshot;
 
@@ -77,6 +80,8 @@ pub mod gateway;
 
 pub mod agent;
 pub mod app;
+pub mod listeners;
+pub mod reload;
 pub mod scrape;
 pub mod server;
 pub mod shard;

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve(cli.config),
         Some(Command::Launch(config) | Command::Start(config)) => serve(*config),
+        Some(Command::Check(check)) => check.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Agent(options)) => cli::agent::run(*options),
         Some(Command::Health(health)) => health.run(),
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> ExitCode {
-    match run::until_told_to_stop(config) {
+    let read = || Cli::from_process().map(Cli::into_config).map_err(|error| error.to_string());
+    match run::until_told_to_stop(config, read) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("smg: {error}");

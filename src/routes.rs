@@ -1,6 +1,10 @@
 //! Where a request goes: an endpoint of the gateway, or the workers. Decided on the very path that would be
 //! forwarded, so that no other spelling of a path means something else here than there.
 
+mod overrides;
+
+pub use self::overrides::{Override, Overrides};
+
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {

@@ -1,39 +1,93 @@
 //! Runs a gateway as a process: log, start, what it says about itself, signals, drain.
 
 use std::io::{self, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, StartError};
-use crate::config::Config;
-use crate::telemetry;
+use crate::config::file::FileDigest;
+use crate::config::{Config, Watch};
+use crate::reload::Reloaded;
+use crate::telemetry::{self, LogError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("the log can't be set up: {0}")]
-    Log(#[from] tracing_subscriber::filter::ParseError),
+    Log(#[from] LogError),
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
     #[error(transparent)]
     Start(#[from] StartError),
 }
 
-/// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain.
-pub fn until_told_to_stop(config: Config) -> Result<(), RunError> {
-    let _log = telemetry::start(&config.log.log_level, config.log.log_json)?;
+/// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain. SIGHUP and a changed file make it read
+/// its configuration again, as `read` does.
+pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, String>) -> Result<(), RunError> {
+    let log = telemetry::start(&config.log)?;
     let control = Builder::new_current_thread().enable_all().build_local(Default::default())?;
     control.block_on(async {
         let mut stop = Stop::new()?;
+        let mut watch = Watch::new(config.config.clone().zip(config.digest))?;
         let grace = config.listen.shutdown_grace_period_secs;
         let introduction = Introduction::new(&config);
-        let app = App::start(config).await?;
+        let app = App::start(config, log.writer.clone()).await?;
         introduction.print(&app);
-        stop.asked().await;
+        tell_supervisor("READY=1");
+        loop {
+            tokio::select! {
+                () = stop.asked() => break,
+                _ = watch.changed() => {
+                    if let Some(digest) = reload(&app, read()) {
+                        watch.loaded(digest);
+                    }
+                }
+            }
+        }
         tracing::info!("draining");
+        tell_supervisor("STOPPING=1");
         app.drain(grace, stop.asked()).await;
         Ok(())
     })
+}
+
+/// Takes over what was read, or says why not; what the file was, if that is so.
+fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
+    let config = match read {
+        Ok(config) => config,
+        Err(why) => {
+            tracing::error!(%why, "the new configuration is not taken; the old one stays");
+            return None;
+        }
+    };
+    let digest = config.digest;
+    match app.reload(config) {
+        Ok(Reloaded { changed, needs_restart }) => {
+            tracing::info!(changed = changed.join(","), "the configuration is reloaded");
+            if !needs_restart.is_empty() {
+                tracing::warn!(settings = needs_restart.join(","), "these settings change with a restart only");
+            }
+            digest
+        }
+        Err(error) => {
+            tracing::error!(%error, "the new configuration is not taken; the old one stays");
+            None
+        }
+    }
+}
+
+/// Tells systemd how far it is, if it was started by it (sd_notify(3)).
+fn tell_supervisor(state: &str) {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let told = UnixDatagram::unbound().and_then(|datagram| match socket.as_encoded_bytes().strip_prefix(b"@") {
+        Some(name) => datagram.send_to_addr(state.as_bytes(), &SocketAddr::from_abstract_name(name)?),
+        None => datagram.send_to(state.as_bytes(), &socket),
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "the supervisor can't be told");
+    }
 }
 
 /// The signals that ask a process to stop.
@@ -57,6 +111,8 @@ impl Stop {
 
 /// What a gateway says about itself once it listens.
 struct Introduction {
+    /// Of the listeners.
+    schemes: Vec<&'static str>,
     workers: Vec<String>,
     admin: &'static str,
     wasm: bool,
@@ -64,18 +120,26 @@ struct Introduction {
 
 impl Introduction {
     fn new(config: &Config) -> Self {
-        let has_key = config.access.admin_key.is_some() || config.access.api_key.is_some();
+        let access = &config.access;
+        let has_key = access.admin_key.is_some() || access.api_key.is_some() || !config.sections.keys.is_empty();
+        let scheme = |tls: bool| if tls { "https" } else { "http" };
+        let others = config.sections.listeners.iter().map(|listener| scheme(listener.tls));
+        let schemes = std::iter::once(scheme(config.tls.tls_cert_path.is_some())).chain(others).collect();
         let admin = if has_key {
             "open to whoever has a key"
         } else {
             "open to this machine only; --admin-key opens it to others"
         };
-        let workers = config.workers.urls().iter().map(ToString::to_string).collect();
-        Self { workers, admin, wasm: config.wasm.enable_wasm }
+        let of_pools = config.sections.pools.iter().flat_map(|pool| &pool.workers).map(|worker| &worker.url);
+        let workers = config.workers.urls().iter().chain(of_pools).map(ToString::to_string).collect();
+        Self { schemes, workers, admin, wasm: config.wasm.enable_wasm }
     }
 
     fn print(&self, app: &App) {
-        let mut text = format!("listening on http://{}\n", app.address);
+        let mut text = String::new();
+        for (address, scheme) in app.addresses.iter().zip(&self.schemes) {
+            text += &format!("listening on {scheme}://{address}\n");
+        }
         if let Some(address) = app.metrics_address {
             text += &format!("metrics on http://{address}/metrics\n");
         }

@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::uri::Scheme;
 use tokio::net::TcpStream;
 
 use crate::client::Client;
@@ -26,25 +25,29 @@ use crate::tls::{self, Alpn, ServerTls};
 /// What a client that knows the gateway speaks HTTP/2 sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A connection that has been accepted.
+pub struct Arrived {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    /// `None` where its listener speaks no TLS.
+    pub tls: Option<Arc<ServerTls>>,
+    /// The admin API answers on the listener.
+    pub admin: bool,
+}
+
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
-pub async fn serve(
-    gateway: Rc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    tls: Option<Arc<ServerTls>>,
-    _counted: CountedConnection,
-    patience: Patience,
-) {
+pub async fn serve(gateway: Rc<Gateway>, arrived: Arrived, _counted: CountedConnection, patience: Patience) {
+    let Arrived { stream, peer, tls, admin } = arrived;
     let deadline = gateway.deadlines.register();
     deadline.set(patience.head);
-    let (stream, scheme, alpn) = match tls {
-        None => (Stream::Plain(stream), Scheme::HTTP, None),
+    let (stream, alpn) = match tls {
+        None => (Stream::Plain(stream), None),
         Some(tls) => match shake_hands(&gateway, &tls, stream, &deadline).await {
-            Some(accepted) => (accepted.stream, Scheme::HTTPS, Some(accepted.alpn)),
+            Some(accepted) => (accepted.stream, Some(accepted.alpn)),
             None => return,
         },
     };
-    let client = Client::new(peer, scheme);
+    let client = Client::new(peer, &stream, admin);
     let mut wire = Wire::new(stream);
     let protocol = match alpn {
         Some(Alpn::Http2) => Protocol::Http2,

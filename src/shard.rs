@@ -48,6 +48,8 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// `None` where its listener speaks no TLS.
     pub tls: Option<Arc<ServerTls>>,
+    /// The admin API answers there.
+    pub admin: bool,
     pub counted: CountedConnection,
 }
 
@@ -122,9 +124,12 @@ fn accept(gateway: &Rc<Gateway>, arrival: Arrival) {
         idle: limits.idle_connection_timeout_secs,
         exchange: limits.request_timeout_secs + EXCHANGE_GRACE,
     };
-    let Arrival { stream, peer, tls, counted } = arrival;
+    let Arrival { stream, peer, tls, admin, counted } = arrival;
     match TcpStream::from_std(stream) {
-        Ok(stream) => drop(spawn_local(server::serve(gateway.clone(), stream, peer, tls, counted, patience))),
+        Ok(stream) => {
+            let arrival = server::Arrived { stream, peer, tls, admin };
+            spawn_local(server::serve(gateway.clone(), arrival, counted, patience));
+        }
         Err(error) => tracing::warn!(%error, "a connection can't be served"),
     }
 }

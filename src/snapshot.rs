@@ -8,7 +8,10 @@ use arc_swap::cache::Cache;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::keys::Keys;
 use crate::modules::Module;
+use crate::rate::Rate;
+use crate::routes::Overrides;
 use crate::workers::Pool;
 use crate::workers::connector::Connector;
 
@@ -16,6 +19,10 @@ use crate::workers::connector::Connector;
 #[derive(Clone)]
 pub struct Snapshot {
     pub config: Arc<Config>,
+    pub keys: Arc<Keys>,
+    pub overrides: Arc<Overrides>,
+    /// Requests per second, if they are limited.
+    pub rate: Option<Arc<Rate>>,
     pub connector: Arc<Connector>,
     /// At least one.
     pub pools: Vec<Arc<Pool>>,

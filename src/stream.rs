@@ -5,7 +5,7 @@ use std::ops::DerefMut;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustls::{ConnectionCommon, SideData};
+use rustls::{ConnectionCommon, ProtocolVersion, SideData};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -29,6 +29,18 @@ impl Stream {
         match self {
             Stream::Plain(tcp) => tcp,
             Stream::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+impl Stream {
+    /// The version of TLS, such as `1.3`; empty without.
+    pub fn tls_version(&self) -> &'static str {
+        let Stream::Tls(tls) = self else { return "" };
+        match tls.get_ref().1.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            _ => "unknown",
         }
     }
 }

@@ -5,26 +5,53 @@ use std::io;
 use std::time::Duration;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::EnvFilter;
+
+use crate::config::Log;
 
 /// Lines that may wait for a slow log reader; past this, lines are dropped rather than requests delayed.
 const BUFFERED_LINES: usize = 65_536;
 
-/// Starts logging to standard error. The guard writes out what is left when it is dropped.
+/// Why there can be no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error(transparent)]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("--log-dir: {0}")]
+    Directory(#[from] tracing_appender::rolling::InitError),
+}
+
+/// The log as it was started.
+pub struct Started {
+    /// For those who write lines of their own.
+    pub writer: NonBlocking,
+    /// Writes out what is left when it is dropped.
+    pub guard: WorkerGuard,
+}
+
+/// Starts logging: to standard error, or into one file a day in a directory.
 ///
 /// The writer has a thread of its own: a full disk or a reader that stops reading costs log lines, never
 /// requests.
-pub fn start(level: &str, json: bool) -> Result<WorkerGuard, tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::try_new(level)?;
-    let (writer, guard): (NonBlocking, WorkerGuard) =
-        NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).lossy(true).finish(io::stderr());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
-    if json {
-        builder.json().flatten_event(true).init();
+pub fn start(log: &Log) -> Result<Started, LogError> {
+    // The resolver warns of each malformed answer that anybody sends it.
+    let filter = EnvFilter::try_new(format!("hickory_net=error,hickory_resolver=error,{}", log.log_level))?;
+    let builder = NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).lossy(true);
+    let (writer, guard): (NonBlocking, WorkerGuard) = match &log.log_dir {
+        None => builder.finish(io::stderr()),
+        Some(directory) => {
+            let files = RollingFileAppender::builder().rotation(Rotation::DAILY);
+            builder.finish(files.filename_prefix("smg").filename_suffix("log").build(directory)?)
+        }
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone()).with_ansi(false);
+    if log.log_json {
+        subscriber.json().flatten_event(true).init();
     } else {
-        builder.init();
+        subscriber.init();
     }
-    Ok(guard)
+    Ok(Started { writer, guard })
 }
 
 /// Shows text from outside on one line: control characters and invalid UTF-8 are escaped, and the length is

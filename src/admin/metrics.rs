@@ -16,7 +16,9 @@ pub fn scrape(admin: &Admin) -> Response<Bytes> {
     let workers = snapshot.worker_count() as f64;
     exposition.gauge("smg_worker_pool_size", "Workers that are configured.", &[], workers);
     snapshot.pools.iter().for_each(|pool| pool.expose(&mut exposition));
+    snapshot.keys.expose(&mut exposition);
     admin.expose_admission(&mut exposition);
+    admin.traces.iter().for_each(|counts| counts.expose(&mut exposition));
     if let Some(registry) = &admin.registry {
         registry.metrics().expose(&mut exposition);
         exposition.gauge("smg_wasm_modules", "Modules that are deployed.", &[], snapshot.modules.len() as f64);

@@ -13,7 +13,7 @@ const BAD_MODULE: u8 = 2;
 #[derive(Debug, thiserror::Error)]
 enum RunError {
     #[error("the log can't be set up: {0}")]
-    Log(#[from] tracing_subscriber::filter::ParseError),
+    Log(#[from] telemetry::LogError),
     #[error(transparent)]
     Agent(#[from] AgentError),
 }
@@ -32,8 +32,11 @@ pub fn run(options: Options) -> ExitCode {
 }
 
 fn serve(options: Options) -> Result<(), RunError> {
-    let level = if options.verbose { "debug" } else { &options.log.log_level };
-    let _log = telemetry::start(level, options.log.log_json)?;
+    let mut log = options.log.clone();
+    if options.verbose {
+        log.log_level = "debug".to_owned();
+    }
+    let _log = telemetry::start(&log)?;
     let runtime = Builder::new_current_thread().enable_all().build_local(Default::default());
     let runtime = runtime.map_err(AgentError::System)?;
     Ok(runtime.block_on(agent::run(options))?)

@@ -14,9 +14,10 @@ use tokio::task::spawn_local;
 
 use super::Cli;
 use crate::app::{App, StartError};
+use crate::config::Config;
 use crate::echo::Echo;
 use crate::run::Stop;
-use crate::telemetry;
+use crate::telemetry::{self, LogError};
 
 /// The modules that the demo deploys: name, instance mode, file. The rate limiter counts in its own memory, so
 /// there must be exactly one of it.
@@ -44,7 +45,7 @@ enum DemoError {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("the log can't be set up: {0}")]
-    Log(#[from] tracing_subscriber::filter::ParseError),
+    Log(#[from] LogError),
     #[error("module {name}: {why}")]
     Module { name: &'static str, why: String },
 }
@@ -61,13 +62,16 @@ impl Demo {
     }
 
     fn serve(self) -> Result<(), DemoError> {
-        let _log = telemetry::start("warn", false)?;
+        let mut config = self.config();
+        let log = telemetry::start(&config.log)?;
         let runtime = Builder::new_current_thread().enable_all().build_local(Default::default())?;
         runtime.block_on(async {
             let mut stop = Stop::new()?;
             let directory = Directory::new()?;
             let workers = [self.worker("echo-1").await?, self.worker("echo-2").await?];
-            let app = self.gateway(&workers).await?;
+            let urls = workers.map(|address| format!("http://{address}")).join(",");
+            config.workers.worker_urls = vec![urls.parse().expect("addresses make worker URLs")];
+            let app = App::start(config, log.writer.clone()).await?;
             deploy(&app, &directory.0).await?;
             self.introduce(&workers, &directory.0);
             stop.asked().await;
@@ -85,17 +89,10 @@ impl Demo {
         Ok(address)
     }
 
-    async fn gateway(&self, workers: &[SocketAddr; 2]) -> Result<App, DemoError> {
-        let [first, second] = workers;
-        let line = [
-            "smg".to_owned(),
-            "--host=127.0.0.1".to_owned(),
-            format!("--port={}", self.port),
-            "--enable-wasm".to_owned(),
-            format!("--worker-urls=http://{first},http://{second}"),
-        ];
-        let cli = Cli::try_parse_from(line).expect("the demo's own command line is right");
-        Ok(App::start(cli.config).await?)
+    fn config(&self) -> Config {
+        let port = format!("--port={}", self.port);
+        let line = ["smg", "--host=127.0.0.1", &port, "--enable-wasm", "--log-level=warn"];
+        Cli::try_parse_from(line).expect("the demo's own command line is right").config
     }
 
     fn introduce(&self, workers: &[SocketAddr; 2], directory: &Path) {

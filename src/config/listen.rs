@@ -16,6 +16,9 @@ pub struct Listen {
     /// Port of the data plane and the admin API; 0 takes a free one
     #[arg(long, env = "SMG_PORT", default_value_t = 30000)]
     pub port: u16,
+    /// Let other processes listen on the same address: for a new gateway that takes over from this one
+    #[arg(long, env = "SMG_REUSE_PORT")]
+    pub reuse_port: bool,
     /// Data-plane threads [default: one for each core]
     #[arg(long, env = "SMG_SHARDS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub shards: Option<u16>,

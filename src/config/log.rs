@@ -1,6 +1,10 @@
 //! What is logged, and how.
 
+use std::path::PathBuf;
+
 use clap::Args;
+
+use crate::access_log::{DEFAULT_FIELDS, Fields};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Log")]
@@ -11,6 +15,12 @@ pub struct Log {
     /// One JSON object a line
     #[arg(long, env = "SMG_LOG_JSON")]
     pub log_json: bool,
+    /// Write the log into this directory, one file a day, instead of to standard error
+    #[arg(long, env = "SMG_LOG_DIR", value_name = "DIRECTORY")]
+    pub log_dir: Option<PathBuf>,
+    /// Fields of a request's line, in this order
+    #[arg(long, env = "SMG_LOG_FIELDS", default_value = DEFAULT_FIELDS, value_name = "LIST")]
+    pub log_fields: Fields,
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

@@ -28,6 +28,16 @@ pub fn origin_form(text: &str) -> Result<String, &'static str> {
     if is_path { Ok(text.to_owned()) } else { Err("it must be a path that starts with /") }
 }
 
+/// An origin as browsers write it (RFC 6454 section 6.2), or `*`.
+pub fn origin(text: &str) -> Result<String, &'static str> {
+    let parsed = text.split_once("://").map(|(scheme, authority)| (scheme, authority.parse::<http::uri::Authority>()));
+    let is_origin = matches!(parsed, Some(("http" | "https", Ok(_)))) && !text.contains('@');
+    match text == "*" || is_origin {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("it must be an origin such as https://chat.example, or *"),
+    }
+}
+
 /// A share, 0 to 1.
 pub fn share(text: &str) -> Result<f64, &'static str> {
     text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or("it must be a number from 0 to 1")

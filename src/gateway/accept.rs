@@ -9,6 +9,7 @@ use super::error::GatewayError;
 use crate::client::Client;
 use crate::headers::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
 use crate::http1::head::Request;
+use crate::keys::KEY_NAME;
 use crate::modules::RequestHead;
 
 /// The longest method that is passed on.
@@ -80,6 +81,8 @@ pub struct Additions<'a> {
     pub client: &'a Client,
     pub request_id: &'a HeaderValue,
     pub via: &'a Via,
+    /// The name of the caller's key.
+    pub key: Option<&'a HeaderValue>,
 }
 
 /// This gateway's own entries for `Via`, one for each version of HTTP that a request may arrive in.
@@ -126,6 +129,10 @@ pub fn forwardable(head: Request, additions: &Additions) -> Result<RequestHead, 
     headers::append_to_list(&mut headers, &X_FORWARDED_FOR, &additions.client.address);
     headers::append_to_list(&mut headers, &header::VIA, additions.via.of(version));
     headers.insert(&X_REQUEST_ID, additions.request_id.clone());
+    match additions.key {
+        Some(name) => drop(headers.insert(&KEY_NAME, name.clone())),
+        None => drop(headers.remove(&KEY_NAME)),
+    }
     headers.insert(&X_FORWARDED_PROTO, if additions.client.scheme == Scheme::HTTPS { HTTPS } else { HTTP });
     let uri = to_origin_form(uri, &mut headers);
     if let Some(host) = headers.get(header::HOST).cloned() {
@@ -159,10 +166,21 @@ mod tests {
     }
 
     fn forwarded(head: Request) -> Result<RequestHead, GatewayError> {
-        let client = Client::new(([9, 9, 9, 9], 1).into(), Scheme::HTTP);
+        let client = Client {
+            peer: ([9, 9, 9, 9], 1).into(),
+            address: HeaderValue::from_static("9.9.9.9"),
+            scheme: Scheme::HTTP,
+            admin: true,
+            tls: "",
+        };
         forwardable(
             head,
-            &Additions { client: &client, request_id: &HeaderValue::from_static("id"), via: &Via::new("smg-0123") },
+            &Additions {
+                client: &client,
+                request_id: &HeaderValue::from_static("id"),
+                via: &Via::new("smg-0123"),
+                key: None,
+            },
         )
     }
 

@@ -1,45 +1,48 @@
 //! Who may call, and who may administer. Checked before a body is read and before any guest runs.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::Uri;
 use http::header::{self, HeaderMap, HeaderName};
 use http::uri::Authority;
-use subtle::ConstantTimeEq;
 
 use super::error::GatewayError;
 use super::exchange::Exchange;
-use crate::config::{Access, Secret};
+use crate::config::file::Role;
 use crate::http1::head::Request;
+use crate::keys::{Key, Keys};
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Fields by which a proxy on this machine shows that a request came from elsewhere.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
 
-/// The data plane: open, or for those who have the API key.
-pub fn check_caller(access: &Access, headers: &HeaderMap) -> Result<(), GatewayError> {
-    match &access.api_key {
-        None => Ok(()),
-        Some(key) if presents(headers, key) => Ok(()),
-        Some(_) => Err(GatewayError::Unauthorized),
+/// The data plane: open, or for those who have a key.
+pub fn check_caller(keys: &Keys, headers: &HeaderMap) -> Result<Option<Arc<Key>>, GatewayError> {
+    match keys.presented(headers) {
+        Some(key) => Ok(Some(key.clone())),
+        None if keys.is_open() => Ok(None),
+        None => Err(GatewayError::Unauthorized),
     }
 }
 
-/// The admin API: for those who have a key. Without any key it is for this machine alone, and then also
-/// closed to web pages that make a browser on this machine ask (DNS rebinding, cross-site requests).
+/// The admin API: for those who have a key with a role for it. Without any key it is for this machine alone, and then
+/// also closed to web pages that make a browser on this machine ask (DNS rebinding, cross-site requests).
 pub fn check_admin(exchange: &Exchange, request: &Request) -> Result<(), GatewayError> {
-    let access = &exchange.view.snapshot.config.access;
-    admits(access, exchange.caller.peer, &request.uri, &request.headers)
+    let keys = &exchange.view.snapshot.keys;
+    if keys.is_empty() {
+        return check_local(exchange.caller.peer, &request.uri, &request.headers);
+    }
+    match keys.presented(&request.headers).map(|key| key.role()) {
+        Some(Role::Admin) => Ok(()),
+        Some(Role::ReadOnly) if request.method.is_safe() => Ok(()),
+        Some(Role::ReadOnly | Role::Caller) => Err(GatewayError::Forbidden("This key's role does not allow it.")),
+        None => Err(GatewayError::Unauthorized),
+    }
 }
 
-fn admits(access: &Access, peer: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<(), GatewayError> {
-    let mut keys = access.admin_key.iter().chain(&access.api_key).peekable();
-    if keys.peek().is_some() {
-        // Every key is compared, so that the time taken does not tell which one was close.
-        let admitted = keys.fold(false, |admitted, key| presents(headers, key) | admitted);
-        return if admitted { Ok(()) } else { Err(GatewayError::Unauthorized) };
-    }
+fn check_local(peer: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<(), GatewayError> {
     let refuse = |why| Err(GatewayError::Forbidden(why));
     if !peer.ip().to_canonical().is_loopback() || FORWARDED.iter().any(|name| headers.contains_key(*name)) {
         return refuse("Without --admin-key, the admin API answers only callers on the gateway's own machine.");
@@ -58,14 +61,6 @@ fn admits(access: &Access, peer: SocketAddr, target: &Uri, headers: &HeaderMap) 
         return refuse("Without --admin-key, the admin API does not answer to web pages of other sites.");
     }
     Ok(())
-}
-
-/// Whether the request has `Authorization: Bearer KEY`; the comparison takes the same time wherever the keys
-/// differ.
-fn presents(headers: &HeaderMap, key: &Secret) -> bool {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return false };
-    let Some((scheme, token)) = value.as_bytes().split_at_checked(7) else { return false };
-    scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(token.trim_ascii().ct_eq(key.expose()))
 }
 
 fn is_loopback_authority(text: &str) -> bool {
@@ -87,11 +82,6 @@ mod tests {
 
     use super::*;
 
-    fn access(api_key: Option<&str>, admin_key: Option<&str>) -> Access {
-        let key = |text: Option<&str>| text.map(|text| text.parse().expect("a key"));
-        Access { api_key: key(api_key), admin_key: key(admin_key) }
-    }
-
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
     }
@@ -100,45 +90,15 @@ mod tests {
     static PATH: std::sync::LazyLock<Uri> = std::sync::LazyLock::new(|| Uri::from_static("/wasm"));
 
     #[test]
-    fn callers_need_the_key_once_there_is_one() {
-        assert!(check_caller(&access(None, Some("a")), &map(&[])).is_ok());
-        let access = access(Some("k"), None);
-        for (value, good) in [
-            ("Bearer k", true),
-            ("bearer k", true),
-            ("Bearer kk", false),
-            ("Bearer ", false),
-            ("k", false),
-            ("Basic k", false),
-        ] {
-            assert_eq!(check_caller(&access, &map(&[("authorization", value)])).is_ok(), good, "{value}");
-        }
-        assert!(check_caller(&access, &map(&[])).is_err());
-    }
-
-    #[test]
-    fn either_key_admits_to_the_admin_api_from_anywhere() {
-        let access = access(Some("api"), Some("admin"));
-        let peer = SocketAddr::from(([8, 8, 8, 8], 1));
-        for (value, good) in [("Bearer api", true), ("Bearer admin", true), ("Bearer other", false)] {
-            let headers = map(&[("authorization", value), ("host", "gateway.example")]);
-            assert_eq!(admits(&access, peer, &PATH, &headers).is_ok(), good, "{value}");
-        }
-        assert!(admits(&access, LOCAL.into(), &PATH, &map(&[("host", "localhost")])).is_err());
-    }
-
-    #[test]
     fn without_a_key_only_this_machine_is_answered() {
-        let access = access(None, None);
         let host = map(&[("host", "localhost:3000")]);
         for (peer, good) in
             [("127.0.0.1:1", true), ("[::1]:1", true), ("[::ffff:127.0.0.1]:1", true), ("192.168.0.1:1", false)]
         {
-            assert_eq!(admits(&access, peer.parse().expect("an address"), &PATH, &host).is_ok(), good, "{peer}");
+            assert_eq!(check_local(peer.parse().expect("an address"), &PATH, &host).is_ok(), good, "{peer}");
         }
         assert!(
-            admits(&access, LOCAL.into(), &PATH, &map(&[("host", "localhost"), ("x-forwarded-for", "8.8.8.8")]))
-                .is_err()
+            check_local(LOCAL.into(), &PATH, &map(&[("host", "localhost"), ("x-forwarded-for", "8.8.8.8")])).is_err()
         );
     }
 
@@ -158,13 +118,9 @@ mod tests {
             ("0.0.0.0", false),
             ("169.254.169.254", false),
         ] {
-            assert_eq!(
-                admits(&access(None, None), LOCAL.into(), &PATH, &map(&[("host", host)])).is_ok(),
-                good,
-                "{host}"
-            );
+            assert_eq!(check_local(LOCAL.into(), &PATH, &map(&[("host", host)])).is_ok(), good, "{host}");
         }
-        assert!(admits(&access(None, None), LOCAL.into(), &PATH, &map(&[])).is_err());
+        assert!(check_local(LOCAL.into(), &PATH, &map(&[])).is_err());
     }
 
     #[test]
@@ -180,7 +136,7 @@ mod tests {
         ] {
             let mut headers = map(&[("host", "localhost")]);
             headers.insert(name, HeaderValue::from_static(value));
-            assert_eq!(admits(&access(None, None), LOCAL.into(), &PATH, &headers).is_ok(), good, "{name}: {value}");
+            assert_eq!(check_local(LOCAL.into(), &PATH, &headers).is_ok(), good, "{name}: {value}");
         }
     }
 
@@ -188,6 +144,6 @@ mod tests {
     fn the_authority_of_an_absolute_target_counts() {
         let headers = map(&[("host", "localhost")]);
         let evil = Uri::from_static("http://evil.com/wasm");
-        assert!(admits(&access(None, None), LOCAL.into(), &evil, &headers).is_err());
+        assert!(check_local(LOCAL.into(), &evil, &headers).is_err());
     }
 }

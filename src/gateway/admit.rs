@@ -2,31 +2,43 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Instant;
 
 use super::Gateway;
 use super::error::GatewayError;
+use super::exchange::Exchange;
 use crate::admission::{AdmissionError, Entry, Permit, retry_after};
-use crate::config::Config;
 
 /// What a request holds of the limits that it was admitted under.
 #[derive(Default)]
 pub struct Permits {
     _gateway: Option<Permit>,
+    _key: Option<Permit>,
 }
 
 impl Gateway {
     /// Waits until there is room, but not for long.
-    pub(super) async fn admit(&self, config: &Config) -> Result<Permits, GatewayError> {
-        if let Some(rate) = &self.shared.rate {
+    pub(super) async fn admit(&self, exchange: &Exchange<'_>) -> Result<Permits, GatewayError> {
+        let of_route = exchange.route.as_ref().and_then(|route| route.rate.as_ref());
+        let of_key = exchange.key.as_ref().and_then(|key| key.rate.as_ref());
+        for rate in [of_key, of_route, exchange.view.snapshot.rate.as_deref()].into_iter().flatten() {
             rate.take(Instant::now()).map_err(GatewayError::RateLimited)?;
         }
+        let of_key = match &exchange.key {
+            None => None,
+            Some(key) => {
+                key.requests.fetch_add(1, Relaxed);
+                let permit = key.admission.as_ref().map(|admission| admission.try_enter().ok_or(GatewayError::KeyBusy));
+                permit.transpose()?
+            }
+        };
         let permit = match self.shared.admission.enter(&self.metrics.admission) {
             Ok(Entry::Admitted(permit)) => permit,
             Ok(Entry::Queued(mut wait)) => {
                 let deadline = self.deadlines.register();
-                deadline.set(config.admission.queue_timeout_secs);
+                deadline.set(exchange.config().admission.queue_timeout_secs);
                 let given = poll_fn(|cx| match Pin::new(&mut wait).poll(cx) {
                     Poll::Ready(permit) => Poll::Ready(Some(permit)),
                     Poll::Pending => deadline.poll_expired(cx).map(|()| None),
@@ -38,7 +50,7 @@ impl Gateway {
             }
             Err(error) => return Err(self.not_admitted(error)),
         };
-        Ok(Permits { _gateway: Some(permit) })
+        Ok(Permits { _gateway: Some(permit), _key: of_key })
     }
 
     fn not_admitted(&self, error: AdmissionError) -> GatewayError {

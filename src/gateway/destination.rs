@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
 
 use super::error::GatewayError;
+use super::exchange::Exchange;
 use super::upload::WorkerBody;
 use crate::modules::RequestHead;
 use crate::prompt::{Prompt, PromptError};
@@ -15,10 +16,12 @@ static ROUTING_KEY: HeaderName = HeaderName::from_static("x-smg-routing-key");
 static TARGET_WORKER: HeaderName = HeaderName::from_static("x-smg-target-worker");
 
 /// Reads the body if somebody needs to know what is in it, and it is not too long for that.
-pub async fn peek(snapshot: &Snapshot, body: WorkerBody) -> Result<(WorkerBody, Option<Bytes>), GatewayError> {
-    let is_needed = match &snapshot.pools[..] {
-        [only] => only.wants_prompt(),
-        _ => true,
+pub async fn peek(exchange: &Exchange<'_>, body: WorkerBody) -> Result<(WorkerBody, Option<Bytes>), GatewayError> {
+    let snapshot = &exchange.view.snapshot;
+    let is_needed = match (&snapshot.pools[..], own_pool(exchange)) {
+        ([only], _) => only.wants_prompt(),
+        (pools, Some(own)) => pools[own].wants_prompt(),
+        (_, None) => true,
     };
     match body {
         body if is_needed && !matches!(body, WorkerBody::Whole(None)) => body.peek().await,
@@ -36,14 +39,16 @@ pub struct Destination<'a> {
 impl<'a> Destination<'a> {
     /// For a request whose body, as far as it was read, holds this prompt.
     pub fn find(
-        snapshot: &Snapshot,
+        exchange: &Exchange<'_>,
         head: &RequestHead,
         prompt: &'a Option<Result<Prompt<'a>, PromptError>>,
         routing_key: &'a Option<Vec<u8>>,
     ) -> Result<Self, GatewayError> {
-        let pool = match &snapshot.pools[..] {
-            [_] => 0,
-            _ => {
+        let snapshot = &exchange.view.snapshot;
+        let pool = match (&snapshot.pools[..], own_pool(exchange)) {
+            ([_], _) => 0,
+            (_, Some(own)) => own,
+            (_, None) => {
                 let model = model(prompt)?;
                 let unknown = || GatewayError::UnknownModel(model.unwrap_or_default().to_owned());
                 snapshot.pool_of(model).ok_or_else(unknown)?
@@ -58,6 +63,12 @@ impl<'a> Destination<'a> {
         };
         Ok(Self { pool, ask })
     }
+}
+
+/// The pool that the route names.
+fn own_pool(exchange: &Exchange) -> Option<usize> {
+    let model = exchange.route.as_ref()?.route.pool.as_deref()?;
+    exchange.view.snapshot.pool_of(Some(model))
 }
 
 /// The model that a request names; `None` without a body.

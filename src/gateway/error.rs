@@ -58,10 +58,16 @@ pub enum GatewayError {
     InvalidJson(String),
     #[error("{error}")]
     NotAdmitted { error: AdmissionError, seconds: u64 },
+    #[error("the key's holder has as many requests in flight as it may")]
+    KeyBusy,
     #[error("more requests than the rate limit allows")]
     RateLimited(Duration),
     #[error(transparent)]
     Guest(#[from] GuestFailure),
+    #[error("memory or file descriptors are nearly used up")]
+    Pressed,
+    #[error("the admin API does not answer on this listener")]
+    NotHere,
     #[error("too many calls wait for the control plane")]
     Overloaded,
     #[error("the control plane gave no answer")]
@@ -117,10 +123,15 @@ impl GatewayError {
             Self::NotAdmitted { error: AdmissionError::QueueTimeout, .. } => {
                 (S::SERVICE_UNAVAILABLE, "admission_queue_timeout", "The request waited for too long; try again later.")
             }
+            Self::KeyBusy => {
+                (S::TOO_MANY_REQUESTS, "concurrency_limit_exceeded", "This key has too many requests in flight.")
+            }
             Self::RateLimited(_) => {
                 (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", "Requests come too fast; try again later.")
             }
             Self::Guest(failure) => (failure.status, "wasm_module_failed", "A module failed."),
+            Self::Pressed => (S::SERVICE_UNAVAILABLE, "overloaded", "The gateway is short of resources; try again."),
+            Self::NotHere => (S::NOT_FOUND, "not_found", "There is nothing here."),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The gateway is busy; try again."),
             Self::ControlPlane => (S::SERVICE_UNAVAILABLE, "shutting_down", "The gateway is shutting down."),
         }
@@ -159,7 +170,7 @@ impl GatewayError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(&ERROR_CODE, HeaderValue::from_static(code));
         match self {
-            Self::NoWorker | Self::Overloaded | Self::ControlPlane => {
+            Self::NoWorker | Self::Overloaded | Self::Pressed | Self::ControlPlane | Self::KeyBusy => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             Self::NotAdmitted { seconds, .. } => {
@@ -228,6 +239,7 @@ mod tests {
                 503,
                 "admission_queue_timeout",
             ),
+            (GatewayError::KeyBusy, 429, "concurrency_limit_exceeded"),
             (GatewayError::RateLimited(Duration::from_millis(10)), 429, "rate_limit_exceeded"),
             (GatewayError::BadAnswer(LinkError::Interim), 502, "upstream_bad_response"),
             (GatewayError::NoRequest(FramingError::Both.into()), 400, "invalid_request"),
@@ -236,6 +248,8 @@ mod tests {
             (GatewayError::NoRequest(HeadError::TooLarge.into()), 431, "request_header_fields_too_large"),
             (GatewayError::Timeout, 504, "upstream_timeout"),
             (guest(None), 418, "wasm_module_failed"),
+            (GatewayError::Pressed, 503, "overloaded"),
+            (GatewayError::NotHere, 404, "not_found"),
             (GatewayError::Overloaded, 503, "overloaded"),
             (GatewayError::ControlPlane, 503, "shutting_down"),
         ] {

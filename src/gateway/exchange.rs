@@ -1,6 +1,8 @@
 //! One request that is being answered, and what answering it needs.
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -8,6 +10,9 @@ use super::Gateway;
 use super::record::Record;
 use super::view::View;
 use crate::client::Caller;
+use crate::config::Config;
+use crate::keys::Key;
+use crate::routes::Override;
 
 pub struct Exchange<'a> {
     pub gateway: &'a Gateway,
@@ -16,4 +21,39 @@ pub struct Exchange<'a> {
     pub record: &'a mut Record,
     /// The protocol that the client would switch to.
     pub upgrade: Option<HeaderValue>,
+    /// What is different for its path.
+    pub route: Option<Arc<Override>>,
+    /// Whose request it is.
+    pub key: Option<Arc<Key>>,
+}
+
+impl Exchange<'_> {
+    pub fn config(&self) -> &Config {
+        &self.view.snapshot.config
+    }
+
+    /// Largest request body, in bytes.
+    pub fn max_payload_size(&self) -> u64 {
+        let own = self.route.as_ref().and_then(|route| route.route.max_payload_size);
+        own.unwrap_or(self.config().limits.max_payload_size)
+    }
+
+    pub fn request_timeout(&self) -> Duration {
+        let own = self.route.as_ref().and_then(|route| route.route.request_timeout_secs);
+        own.unwrap_or(self.config().limits.request_timeout_secs)
+    }
+
+    /// How long a worker may take until its answer begins.
+    pub fn first_byte_timeout(&self) -> Option<Duration> {
+        let own = self.route.as_ref().and_then(|route| route.route.first_byte_timeout_secs);
+        own.or(self.config().limits.first_byte_timeout_secs)
+    }
+
+    /// Attempts at it, the first included.
+    pub fn most_attempts(&self) -> u32 {
+        match self.route.as_ref().and_then(|route| route.route.retries) {
+            Some(false) => 1,
+            Some(true) | None => self.config().retries.settings().max_attempts,
+        }
+    }
 }

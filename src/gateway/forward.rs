@@ -23,6 +23,7 @@ use crate::http1::MessageError;
 use crate::http1::head::Response;
 use crate::modules::{RequestHead, ResponseHead};
 use crate::prompt::Prompt;
+use crate::trace::Target;
 use crate::workers::Lease;
 use crate::workers::answer::AnswerBody;
 use crate::workers::breaker::{Outcome, verdict_of_status};
@@ -39,10 +40,13 @@ pub async fn send(
     body: WorkerBody,
 ) -> Result<Answer, GatewayError> {
     let view = exchange.view;
-    let (body, peeked) = destination::peek(&view.snapshot, body).await?;
+    let (body, peeked) = destination::peek(exchange, body).await?;
     let prompt = peeked.as_deref().map(Prompt::read);
     let routing_key = destination::routing_key(&view.snapshot, &head.headers);
-    let destination = Destination::find(&view.snapshot, &head, &prompt, &routing_key)?;
+    if let Some(Ok(Prompt { model: Some(model), .. })) = &prompt {
+        exchange.record.model = Some(model.as_ref().into());
+    }
+    let destination = Destination::find(exchange, &head, &prompt, &routing_key)?;
     let pool = &view.snapshot.pools[destination.pool];
     let mut attempts = Attempts::new(exchange);
     let resend = Resend::of(&body, exchange.record.upload());
@@ -52,13 +56,16 @@ pub async fn send(
         let (Some(mut lease), Some(body)) = (picked, next.take()) else {
             return Err(attempts.last.unwrap_or(GatewayError::NoWorker));
         };
-        attempts.begin(exchange, &lease);
+        attempts.begin(exchange, &mut head, &lease);
         let home = view.connections[destination.pool][lease.position].clone();
         let is_first = attempts.made == 1;
         let attempt = Attempt { exchange, home: &home, resend: &resend, is_first };
         let (failure, asked, rest) = match attempt.run(&mut head, body).await {
             Ok((answer, mut source)) => {
                 lease.begun(verdict_of_status(answer.status));
+                if let Some(trace) = &mut exchange.record.trace {
+                    trace.attempt_answered(answer.status);
+                }
                 let failure = retry::Failure::Status(answer.status);
                 if answer.status.is_success() || !attempts.may_go_on(exchange, failure, &head) {
                     resend.forget();
@@ -76,6 +83,9 @@ pub async fn send(
             }
             Err(Failed { error, kind, rest }) => {
                 lease.ended(error.outcome());
+                if let Some(trace) = &mut exchange.record.trace {
+                    trace.attempt_failed(error.code());
+                }
                 if !attempts.may_go_on(exchange, kind, &head) {
                     return Err(error);
                 }
@@ -102,15 +112,24 @@ struct Attempts {
 
 impl Attempts {
     fn new(exchange: &Exchange) -> Self {
-        let most = exchange.view.snapshot.config.retries.settings().max_attempts;
+        let most = exchange.most_attempts();
         exchange.gateway.retries.request(exchange.record.start());
         Self { made: 0, most, tried: Vec::new(), last: None }
     }
 
-    fn begin(&mut self, exchange: &mut Exchange, lease: &Lease) {
+    fn begin(&mut self, exchange: &mut Exchange, head: &mut RequestHead, lease: &Lease) {
         self.made += 1;
         self.tried.push(lease.position);
         exchange.record.sent_to(&lease.worker, self.made);
+        if let Some(trace) = &mut exchange.record.trace {
+            if self.made > 1 {
+                trace.retry(self.last.as_ref().map_or("status", GatewayError::code));
+            }
+            let url = &lease.worker.url;
+            let (scheme, host, port) = (url.scheme().as_str(), url.host(), url.port());
+            let RequestHead { method, uri, headers } = head;
+            trace.attempt(&Target { method, uri, scheme, host, port }, headers);
+        }
     }
 
     /// Whether there may be another; takes it from the budget.
@@ -262,7 +281,7 @@ impl Attempt<'_, '_> {
 
     /// Waits for the head of the answer, no longer than it may take to begin.
     async fn in_time<T>(&self, mut sending: Pin<&mut impl Future<Output = T>>) -> Result<T, Failed> {
-        let Some(limit) = self.exchange.view.snapshot.config.limits.first_byte_timeout_secs else {
+        let Some(limit) = self.exchange.first_byte_timeout() else {
             return Ok(sending.await);
         };
         let deadline = self.exchange.gateway.deadlines.register();

@@ -3,17 +3,21 @@
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use rustc_hash::FxHashMap;
-use tracing::Level;
 
 use super::upload::Upload;
+use crate::access_log::{AccessLog, Entry, Field};
 use crate::admission::AdmissionCounts;
+use crate::client::Client;
+use crate::http1::head::Request;
+use crate::keys::Key;
 use crate::metrics::{Counter, Exposition, Histogram, HistogramTotals, REQUEST_BOUNDS, REQUEST_BUCKETS};
+use crate::modules::Visit;
 use crate::routes;
-use crate::telemetry::{Millis, Untrusted};
+use crate::trace::{Summary, Trace};
 use crate::workers::Worker;
 
 /// What is counted as the status of a request whose client left before its answer, as others do.
@@ -25,19 +29,31 @@ pub struct Record {
     pub request_id: HeaderValue,
     /// The client's address, without a port.
     pub client: HeaderValue,
+    /// The version of TLS.
+    tls: &'static str,
+    /// The version of HTTP.
+    protocol: &'static str,
     method: Method,
     uri: Uri,
+    asked: Option<Box<Asked>>,
     status: StatusCode,
     error_code: &'static str,
     cause: String,
     worker: Option<Arc<Worker>>,
+    /// Those that were made at workers.
+    attempts: u32,
+    /// The model that it names, if somebody has read it.
+    pub model: Option<Box<str>>,
+    /// Whose request it is.
+    pub key: Option<Arc<Key>>,
     modules: Vec<Arc<str>>,
     tags: Vec<Arc<str>>,
     upload: Rc<Upload>,
     sent: u64,
     to_head: Duration,
     end: End,
-    metrics: Arc<HttpMetrics>,
+    pub trace: Option<Trace>,
+    ledger: Rc<Ledger>,
 }
 
 /// How the answer ended.
@@ -51,31 +67,61 @@ enum End {
     ClientLeft,
 }
 
+/// Where the records of a shard are written.
+pub struct Ledger {
+    pub metrics: Arc<HttpMetrics>,
+    pub log: AccessLog,
+}
+
+/// What the log shows of a request's fields, if it does.
+struct Asked {
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+}
+
 impl Record {
-    pub fn open(
-        request_id: HeaderValue,
-        client: HeaderValue,
-        method: &Method,
-        uri: &Uri,
-        metrics: &Arc<HttpMetrics>,
-    ) -> Self {
+    pub fn open(request_id: HeaderValue, client: &Client, method: &Method, uri: &Uri, ledger: &Rc<Ledger>) -> Self {
         Self {
             start: Instant::now(),
             request_id,
-            client,
+            client: client.address.clone(),
+            tls: client.tls,
+            protocol: "",
             method: method.clone(),
             uri: uri.clone(),
+            asked: None,
             status: StatusCode::from_u16(CLIENT_LEFT).expect("a valid status"),
             error_code: "",
             cause: String::new(),
             worker: None,
+            attempts: 0,
+            model: None,
+            key: None,
             modules: Vec::new(),
             tags: Vec::new(),
             upload: Rc::default(),
             sent: 0,
             to_head: Duration::ZERO,
             end: End::ClientLeft,
-            metrics: metrics.clone(),
+            trace: None,
+            ledger: ledger.clone(),
+        }
+    }
+
+    /// What is known of a request besides its first line.
+    pub fn note(&mut self, request: &Request) {
+        self.protocol = match request.version {
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_11 => "1.1",
+            _ => "2",
+        };
+        let fields = &self.ledger.log.fields;
+        if [Field::Host, Field::UserAgent, Field::Referer].iter().any(|field| fields.has(*field)) {
+            let get = |name| request.headers.get(name).cloned();
+            let host = request.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+            let (user_agent, referer) = (get(header::USER_AGENT), get(header::REFERER));
+            self.asked = Some(Box::new(Asked { host: host.or_else(|| get(header::HOST)), user_agent, referer }));
         }
     }
 
@@ -93,13 +139,17 @@ impl Record {
         if attempt > 1 {
             worker.retries.fetch_add(1, Relaxed);
         }
+        self.attempts = attempt;
         self.worker = Some(worker.clone());
     }
 
     /// The modules that acted, and the tags that they left.
-    pub fn visited(&mut self, modules: Vec<Arc<str>>, tags: Vec<Arc<str>>) {
-        self.modules = modules;
-        self.tags = tags;
+    pub fn visited(&mut self, visit: &mut Visit) {
+        self.modules = visit.acted();
+        self.tags = visit.tags();
+        if let Some(trace) = &mut self.trace {
+            trace.called(visit.calls());
+        }
     }
 
     /// The gateway answers itself, because of an error.
@@ -115,6 +165,12 @@ impl Record {
     }
 
     pub fn sent(&mut self, bytes: usize) {
+        if let Some(trace) = &mut self.trace
+            && self.sent == 0
+            && bytes > 0
+        {
+            trace.first_byte();
+        }
         self.sent += bytes as u64;
     }
 
@@ -127,26 +183,45 @@ impl Record {
     }
 
     fn log(&self, took: Duration) {
-        if !tracing::enabled!(target: "smg::access", Level::INFO) {
+        let log = &self.ledger.log;
+        if !log.is_on() {
             return;
         }
-        let end = match self.end {
-            End::Complete => "complete",
-            End::Broke(why) => why,
-            End::ClientLeft => "client_left",
+        let text = |of: fn(&Asked) -> &Option<HeaderValue>| {
+            self.asked.as_ref().and_then(|asked| of(asked).as_ref()).map_or(&b""[..], HeaderValue::as_bytes)
         };
-        let worker = self.worker.as_ref().map_or("", |worker| &worker.label);
-        // No tag may look like two, or like another field.
-        let one = |character: char| if character == ',' || character.is_whitespace() { '_' } else { character };
-        let tags: Vec<_> = self.tags.iter().map(|tag| tag.chars().map(one).collect::<String>()).collect();
-        let (modules, tags) = (self.modules.join(","), tags.join(","));
-        tracing::info!(
-            target: "smg::access",
-            id = %Untrusted(self.request_id.as_bytes()), client = %Untrusted(self.client.as_bytes()), method = %Untrusted(self.method.as_str().as_bytes()),
-            path = %Untrusted(self.uri.path().as_bytes()), status = self.status.as_u16(), error = self.error_code, cause = %Untrusted(self.cause.as_bytes()), worker,
-            head_ms = %Millis(self.to_head), total_ms = %Millis(took), bytes_in = self.upload.bytes.get(),
-            bytes_out = self.sent, modules = %Untrusted(modules.as_bytes()), tags = %Untrusted(tags.as_bytes()), end,
-        );
+        let entry = Entry {
+            id: self.request_id.as_bytes(),
+            client: self.client.as_bytes(),
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            query: self.uri.query().unwrap_or_default(),
+            status: self.status.as_u16(),
+            error: self.error_code,
+            cause: &self.cause,
+            worker: self.worker.as_ref().map_or("", |worker| &worker.label),
+            model: self.model.as_deref().unwrap_or_default(),
+            key: self.key.as_ref().map_or("", |key| key.label()),
+            attempts: self.attempts,
+            to_head: self.to_head,
+            total: took,
+            bytes_in: self.upload.bytes.get(),
+            bytes_out: self.sent,
+            modules: &self.modules,
+            tags: &self.tags,
+            end: match self.end {
+                End::Complete => "complete",
+                End::Broke(why) => why,
+                End::ClientLeft => "client_left",
+            },
+            protocol: self.protocol,
+            host: text(|asked| &asked.host),
+            user_agent: text(|asked| &asked.user_agent),
+            referer: text(|asked| &asked.referer),
+            trace_id: self.trace.as_ref().map(Trace::id),
+            tls: self.tls,
+        };
+        log.write(&entry, SystemTime::now());
     }
 }
 
@@ -154,7 +229,23 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.start.elapsed();
         self.log(took);
-        self.metrics.count(self, took);
+        self.ledger.metrics.count(self, took);
+        if let Some(trace) = self.trace.take() {
+            trace.finish(&Summary {
+                method: &self.method,
+                uri: &self.uri,
+                scheme: if self.tls.is_empty() { "http" } else { "https" },
+                route: Some(routes::label(self.uri.path())).filter(|label| *label != "other"),
+                protocol: self.protocol,
+                client: &self.client,
+                request_id: &self.request_id,
+                status: self.status,
+                error: match self.end {
+                    End::Broke(why) => why,
+                    End::Complete | End::ClientLeft => self.error_code,
+                },
+            });
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, StatusCode};
 
@@ -14,6 +15,7 @@ use super::outcome::FailureKind;
 use super::pool::ModuleGuests;
 use super::settings::Streaming;
 use crate::config::FailurePolicy;
+use crate::trace::ModuleCall;
 
 /// Tags of a request whose guest failed.
 pub const FAILED: &str = "wasm-error";
@@ -36,6 +38,8 @@ pub struct Visit {
     stops: Vec<Stop>,
     received_ms: u64,
     tags: Vec<Arc<str>>,
+    /// The calls of guests, if somebody wants to know.
+    calls: Option<Vec<ModuleCall>>,
 }
 
 struct Stop {
@@ -48,16 +52,23 @@ struct Stop {
 }
 
 impl Visit {
-    /// The visit of a request that arrived at `received_ms`, from the chain in force then.
-    pub fn new(chain: &[Rc<ModuleGuests>], head: &RequestHead, received_ms: u64) -> Self {
-        let applying = chain.iter().filter(|guests| guests.module.settings.applies.covers(head));
+    /// The visit of a request that arrived at `received_ms`, from the chain in force then; `admits` says of a module's
+    /// name whether the request's route lets it take part.
+    pub fn new(
+        chain: &[Rc<ModuleGuests>],
+        head: &RequestHead,
+        received_ms: u64,
+        admits: impl Fn(&str) -> bool,
+    ) -> Self {
+        let applies = |module: &Module| module.settings.applies.covers(head) && admits(&module.name);
+        let applying = chain.iter().filter(|guests| applies(&guests.module));
         let stop = |guests: &Rc<ModuleGuests>| Stop {
             guests: guests.clone(),
             kept: None,
             of_answer: FieldEdits::default(),
             acted: false,
         };
-        Self { stops: applying.map(stop).collect(), received_ms, tags: Vec::new() }
+        Self { stops: applying.map(stop).collect(), received_ms, tags: Vec::new(), calls: None }
     }
 
     pub fn received_ms(&self) -> u64 {
@@ -94,6 +105,16 @@ impl Visit {
         self.stops.iter().filter(|stop| stop.acted).map(|stop| stop.guests.module.name.clone()).collect()
     }
 
+    /// From here on, calls of guests are noted.
+    pub fn note_calls(&mut self) {
+        self.calls = Some(Vec::new());
+    }
+
+    /// Those that were noted.
+    pub fn calls(&mut self) -> Vec<ModuleCall> {
+        self.calls.take().unwrap_or_default()
+    }
+
     /// What the modules left for the request's log line.
     pub fn tags(&mut self) -> Vec<Arc<str>> {
         std::mem::take(&mut self.tags)
@@ -107,7 +128,7 @@ impl Visit {
             if !stop.guests.module.runs_at(Hook::Request) {
                 continue;
             }
-            match stop.call(HookView::Request(view), self.received_ms, &mut self.tags).await? {
+            match stop.call(HookView::Request(view), self.received_ms, &mut self.tags, &mut self.calls).await? {
                 Verdict::Continue => {}
                 Verdict::Respond(mut answer) => {
                     self.decorate(0..at, &mut answer.head.headers)?;
@@ -133,7 +154,7 @@ impl Visit {
             if !stop.sees_response(view.streamed) {
                 continue;
             }
-            match stop.call(HookView::Response(view), self.received_ms, &mut self.tags).await? {
+            match stop.call(HookView::Response(view), self.received_ms, &mut self.tags, &mut self.calls).await? {
                 Verdict::Continue => {}
                 Verdict::Respond(answer) => {
                     replace_response(view, *answer);
@@ -174,8 +195,14 @@ impl Stop {
         view: HookView<'_>,
         now_ms: u64,
         tags: &mut Vec<Arc<str>>,
+        calls: &mut Option<Vec<ModuleCall>>,
     ) -> Result<Verdict, GuestFailure> {
-        match self.guests.call(&mut self.kept, view, now_ms).await {
+        let start = calls.is_some().then(Instant::now);
+        let called = self.guests.call(&mut self.kept, view, now_ms).await;
+        if let (Some(calls), Some(start)) = (calls, start) {
+            calls.push(self.noted(view.hook(), &called, start));
+        }
+        match called {
             Ok(mut verdict) => {
                 self.acted |= !matches!(verdict, Verdict::Continue);
                 let left = match &mut verdict {
@@ -188,6 +215,18 @@ impl Stop {
             }
             Err(kind) => self.failed(view.hook(), kind, tags).map(|()| Verdict::Continue),
         }
+    }
+
+    fn noted(&self, hook: Hook, called: &Result<Verdict, FailureKind>, start: Instant) -> ModuleCall {
+        let (verdict, is_failure) = match called {
+            Ok(Verdict::Continue) => ("continue", false),
+            Ok(Verdict::Edit(edit)) if edit.changes_nothing() => ("continue", false),
+            Ok(Verdict::Edit(_)) => ("modify", false),
+            Ok(Verdict::Respond(_)) => ("reject", false),
+            Err(kind) => (kind.label(), true),
+        };
+        let module = self.guests.module.name.clone();
+        ModuleCall { module, hook: hook.label(), verdict, is_failure, start, end: Instant::now() }
     }
 
     /// A failure under an open policy is as if the module had said to continue.

@@ -62,8 +62,12 @@ fn poll_next(gateway: &Gateway, connection: &ClientConnection, cx: &mut Context<
         Poll::Ready(Err(MessageError::Io(_) | MessageError::Incomplete)) => Poll::Ready(Next::Gone),
         Poll::Ready(Err(error)) => Poll::Ready(Next::Broken(error)),
         // Only after a look at what has arrived: a request that is here already is answered.
-        Poll::Pending if gateway.is_draining() && connection.is_idle() => Poll::Ready(Next::Close),
-        Poll::Pending => Poll::Pending,
+        Poll::Pending => {
+            if gateway.is_draining() && connection.is_idle() {
+                connection.begin_leaving();
+            }
+            Poll::Pending
+        }
     }
 }
 
@@ -113,7 +117,7 @@ async fn answer(
             None => return After::Gone,
         }
     };
-    terms.persistent &= !gateway.is_draining();
+    terms.persistent &= !gateway.is_draining() && !gateway.is_pressed();
     send(connection, &terms, reply).await
 }
 

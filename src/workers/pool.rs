@@ -8,22 +8,24 @@ use super::policy::{Ask, Balancer};
 use super::{Health, Lease, Worker};
 use crate::metrics::Exposition;
 
-/// Which models a pool serves.
+/// Which models a pool serves: one, with its other names, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Serves(Option<Box<str>>);
+pub struct Serves {
+    model: Option<Box<str>>,
+    aliases: Box<[String]>,
+}
 
 impl Serves {
-    /// One model, or all.
-    pub fn new(model: Option<&str>) -> Self {
-        Self(model.map(Into::into))
+    pub fn new(model: Option<&str>, aliases: &[String]) -> Self {
+        Self { model: model.map(Into::into), aliases: aliases.into() }
     }
 
     pub fn all(&self) -> bool {
-        self.0.is_none()
+        self.model.is_none()
     }
 
     pub fn model(&self, model: &str) -> bool {
-        self.0.as_deref() == Some(model)
+        self.model.as_deref() == Some(model) || self.aliases.iter().any(|alias| alias == model)
     }
 }
 
@@ -137,7 +139,7 @@ mod tests {
             Arc::new(Worker::new(format!("http://w{at}:1").parse().expect("a URL"), *health, &config))
         };
         let all = healths.iter().enumerate().map(worker).collect();
-        Pool::new(Serves::new(None), all, &Balancer::new(policy, &Default::default()))
+        Pool::new(Serves::new(None, &[]), all, &Balancer::new(policy, &Default::default()))
     }
 
     fn pick(pool: &Pool, avoid: &[usize]) -> Option<Lease> {

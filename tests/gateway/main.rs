@@ -26,6 +26,7 @@ mod client_leaves;
 mod command_line;
 mod compile_bombs;
 mod connection;
+mod dashboard;
 mod deploy_refusals;
 mod deploy_under_load;
 mod draining;

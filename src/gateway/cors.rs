@@ -1,0 +1,81 @@
+//! Web pages of other origins (the CORS protocol of the Fetch standard, section 3.3): which may call, and what their
+//! browsers are told. Preflight requests are answered here; they carry no key.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
+
+use super::answer::Answer;
+use crate::config::Config;
+use crate::http1::head::Request;
+
+/// Methods that pages may use.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+/// Fields of answers that pages may read.
+const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, x-smg-error-code, retry-after");
+/// Seconds for which a browser need not ask again.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+
+/// The origin of the page that a request comes from, if such pages may call.
+pub fn allowed_origin(config: &Config, headers: &HeaderMap) -> Option<HeaderValue> {
+    let allowed = &config.access.cors_allowed_origins;
+    if allowed.is_empty() {
+        return None;
+    }
+    let origin = headers.get(header::ORIGIN)?;
+    if allowed.iter().any(|one| one == "*") {
+        return Some(HeaderValue::from_static("*"));
+    }
+    allowed.iter().any(|one| origin.as_bytes().eq_ignore_ascii_case(one.as_bytes())).then(|| origin.clone())
+}
+
+/// The answer to a browser that asks whether a page may send a request.
+pub fn preflight(request: &Request) -> Option<Answer> {
+    let asks = request.method == Method::OPTIONS && request.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if !asks {
+        return None;
+    }
+    let mut answer = Answer::empty(StatusCode::NO_CONTENT);
+    let headers = &mut answer.head.headers;
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+    if let Some(asked) = request.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+    }
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+    Some(answer)
+}
+
+/// Lets the page read an answer, whatever its worker says about that.
+pub fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+    if origin != "*" {
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_compared_whole() {
+        let of = |flag: &str, origin: &'static str| {
+            let headers = [(header::ORIGIN, HeaderValue::from_static(origin))].into_iter().collect();
+            allowed_origin(&Config::of(&[flag]), &headers).map(|origin| origin.to_str().expect("text").to_owned())
+        };
+        let one = "--cors-allowed-origins=https://chat.example,http://localhost:3000";
+        for (origin, allowed) in [
+            ("https://chat.example", true),
+            ("HTTPS://Chat.example", true),
+            ("http://localhost:3000", true),
+            ("http://localhost", false),
+            ("https://chat.example.evil", false),
+            ("https://evil.chat.example", false),
+            ("null", false),
+        ] {
+            assert_eq!(of(one, origin).is_some(), allowed, "{origin}");
+        }
+        assert_eq!(of("--cors-allowed-origins=*", "https://any").as_deref(), Some("*"));
+        assert_eq!(allowed_origin(&Config::of(&[]), &HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! The sockets that clients connect to: bound here or handed over by who started the process, and accepted from until
+//! the gateway drains.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use listenfd::ListenFd;
+use tokio::net::{TcpListener as AsyncListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::gateway::record::CountedConnection;
+use crate::pressure::{Level, Pressure};
+use crate::shard::{Arrival, Message, Shard};
+use crate::tls::ServerTls;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// Pause after a refused accept: out of file descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A socket to accept from.
+pub struct Listener {
+    pub address: SocketAddr,
+    socket: AsyncListener,
+    speaks: Speaks,
+    /// The admin API answers here.
+    pub admin: bool,
+}
+
+/// What a listener's clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    Plain,
+    Tls,
+}
+
+/// Why a gateway can't listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("can't listen on {address}: {cause}")]
+    Bind { address: SocketAddr, cause: io::Error },
+    #[error("the sockets that were handed over (LISTEN_FDS) can't be used: {0}")]
+    HandedOver(#[source] io::Error),
+    #[error("listener {0} speaks TLS, and there is no certificate")]
+    NoCertificate(SocketAddr),
+}
+
+/// All listeners of a configuration. Sockets that were handed over take the place of those to bind, in order.
+pub fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
+    let mut handed_over = ListenFd::from_env();
+    let listen = &config.listen;
+    let has_flags = config.tls.tls_cert_path.is_some();
+    let has_certificate = has_flags || !config.sections.certificates.is_empty();
+    let main = (SocketAddr::new(listen.host, listen.port), if has_flags { Speaks::Tls } else { Speaks::Plain }, false);
+    let others = config
+        .sections
+        .listeners
+        .iter()
+        .map(|listener| (listener.address, if listener.tls { Speaks::Tls } else { Speaks::Plain }, listener.admin));
+    // Without one that is meant for it, the admin API answers everywhere.
+    let is_everywhere = !config.sections.listeners.iter().any(|listener| listener.admin);
+    let wanted = std::iter::once(main).chain(others);
+    let listeners = wanted.enumerate().map(|(number, (address, speaks, admin))| {
+        if speaks == Speaks::Tls && !has_certificate {
+            return Err(ListenError::NoCertificate(address));
+        }
+        let socket = match handed_over.take_tcp_listener(number).map_err(ListenError::HandedOver)? {
+            Some(socket) => adopt(socket).map_err(ListenError::HandedOver)?,
+            None => bind(address, listen.reuse_port).map_err(|cause| ListenError::Bind { address, cause })?,
+        };
+        let address = socket.local_addr().map_err(|cause| ListenError::Bind { address, cause })?;
+        Ok(Listener { address, socket, speaks, admin: admin || is_everywhere })
+    });
+    listeners.collect()
+}
+
+/// One plain socket, for `/metrics`.
+pub fn plain(address: SocketAddr) -> Result<AsyncListener, ListenError> {
+    bind(address, false).map_err(|cause| ListenError::Bind { address, cause })
+}
+
+fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<AsyncListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(reuse_port)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn adopt(socket: TcpListener) -> io::Result<AsyncListener> {
+    socket.set_nonblocking(true)?;
+    AsyncListener::from_std(socket)
+}
+
+/// What accepting needs besides the socket.
+#[derive(Clone)]
+pub struct Reception {
+    pub shards: Rc<RefCell<Vec<Shard>>>,
+    pub tls: Arc<ArcSwapOption<ServerTls>>,
+    pub pressure: Arc<Pressure>,
+}
+
+impl Listener {
+    /// Hands each connection to the shard with the fewest, until `stop` says so; then those that the system has
+    /// accepted already, and no more.
+    pub async fn accept(self, reception: Reception, mut stop: watch::Receiver<bool>) {
+        let mut turn = 0;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.receive(&reception, &mut turn, stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection can't be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+            while reception.pressure.level() == Level::Critical && !*stop.borrow() {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Ok((stream, peer))) = self.socket.poll_accept(&mut cx) {
+            self.receive(&reception, &mut turn, stream, peer);
+        }
+    }
+
+    fn receive(&self, reception: &Reception, turn: &mut usize, stream: TcpStream, peer: SocketAddr) {
+        let tls = match self.speaks {
+            Speaks::Plain => None,
+            Speaks::Tls => reception.tls.load_full(),
+        };
+        let stream = stream.set_nodelay(true).and_then(|()| stream.into_std());
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => return tracing::debug!(%error, "a connection ended before it began"),
+        };
+        let shards = reception.shards.borrow();
+        *turn = (*turn + 1) % shards.len().max(1);
+        let turned = shards[*turn..].iter().chain(&shards[..*turn]);
+        let Some(least) = turned.min_by_key(|shard| shard.load()) else { return };
+        let counted = CountedConnection::new(&least.metrics);
+        least.tell(Message::Client(Arrival { stream, peer, tls, admin: self.admin, counted }));
+    }
+}

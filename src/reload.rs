@@ -1,0 +1,149 @@
+//! A new configuration in place of the one in force: whole or not at all, without a request seeing half of it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use crate::admission::{Admission, AdmissionSettings};
+use crate::config::Config;
+use crate::fleet::Fleet;
+use crate::keys::Keys;
+use crate::rate::Rate;
+use crate::routes::Overrides;
+use crate::tls::{self, FileError, KeyPairFiles, ServerTls, ServerTlsError, Site};
+use crate::workers::connector::Connector;
+
+/// What a reload changes.
+pub struct Reload {
+    pub fleet: std::rc::Rc<Fleet>,
+    pub tls: Arc<ArcSwapOption<ServerTls>>,
+    pub admission: Arc<Admission>,
+}
+
+/// Why a configuration is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("certificates for workers: {0}")]
+    Connector(#[source] FileError),
+    #[error("certificates: {0}")]
+    ServerTls(#[from] ServerTlsError),
+}
+
+/// What took effect, and what waits for a restart.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    pub changed: Vec<&'static str>,
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Reload {
+    /// Everything that can fail comes first. Requests in flight keep what they began with.
+    pub fn apply(&self, before: &Config, config: Config) -> Result<Reloaded, ReloadError> {
+        let reloaded = compare(before, &config);
+        let connector = Arc::new(Connector::new(&config).map_err(ReloadError::Connector)?);
+        let tls = server_tls(&config)?;
+        let is_tls_new = reloaded.changed.contains(&"tls");
+        let config = Arc::new(config);
+        self.admission.set(admission_settings(&config));
+        if is_tls_new {
+            if let Some(tls) = &tls {
+                tokio::task::spawn_local(tls.clone().watch(tls::WATCH_INTERVAL));
+            }
+            self.tls.store(tls);
+            tokio::task::spawn_local(connector.tls().clone().watch(tls::WATCH_INTERVAL));
+        }
+        self.fleet.adopt(&config);
+        self.fleet.publish_with(|next| {
+            next.keys = Arc::new(Keys::new(&config, Some(&next.keys)));
+            if next.config.sections.routes != config.sections.routes {
+                next.overrides = Arc::new(Overrides::new(&config.sections.routes));
+            }
+            let limit = |config: &Config| config.admission.rate_limit_tokens_per_second;
+            if limit(&next.config) != limit(&config) {
+                next.rate = rate(&config);
+            }
+            if is_tls_new {
+                next.connector = connector;
+            }
+            next.config = config;
+        });
+        Ok(reloaded)
+    }
+}
+
+/// What differs, by the names that users know.
+fn compare(before: &Config, after: &Config) -> Reloaded {
+    let differ = |of: fn(&Config) -> String| of(before) != of(after);
+    let parts: [(&'static str, fn(&Config) -> String); 11] = [
+        ("workers", |config| format!("{:?}", config.workers)),
+        ("pools", |config| format!("{:?}", config.sections.pools)),
+        ("routes", |config| format!("{:?}", config.sections.routes)),
+        ("retries", |config| format!("{:?}", config.retries)),
+        ("limits", |config| format!("{:?}", config.limits)),
+        ("admission", |config| format!("{:?}", config.admission)),
+        ("cors", |config| format!("{:?}", config.access.cors_allowed_origins)),
+        ("tls", |config| format!("{:?}{:?}", config.tls, config.sections.certificates)),
+        ("listen", |config| format!("{:?}{:?}", config.listen, config.sections.listeners)),
+        ("wasm", |config| format!("{:?}", config.wasm)),
+        ("log", |config| format!("{:?}", config.log)),
+    ];
+    let mut all: Vec<_> = parts.iter().filter(|(_, of)| differ(*of)).map(|(name, _)| *name).collect();
+    let is_same = |a: &Option<crate::config::Secret>, b: &Option<crate::config::Secret>| {
+        a.as_ref().map(|key| key.expose()) == b.as_ref().map(|key| key.expose())
+    };
+    let same_keys = is_same(&before.access.api_key, &after.access.api_key)
+        && is_same(&before.access.admin_key, &after.access.admin_key)
+        && before.sections.keys == after.sections.keys;
+    if !same_keys {
+        all.push("keys");
+    }
+    if before.sections.modules != after.sections.modules {
+        all.push("modules");
+    }
+    let (needs_restart, changed) =
+        all.into_iter().partition(|name| ["listen", "wasm", "log", "modules"].contains(name));
+    Reloaded { changed, needs_restart }
+}
+
+/// The certificates that clients are shown.
+pub fn server_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, ServerTlsError> {
+    let of_flags = config.tls.tls_cert_path.clone().zip(config.tls.tls_key_path.clone());
+    let of_flags = of_flags.map(|(chain, key)| Site { files: KeyPairFiles { chain, key }, names: Vec::new() });
+    let of_file = config.sections.certificates.iter().map(|certificate| Site {
+        files: KeyPairFiles { chain: certificate.cert.clone(), key: certificate.key.clone() },
+        names: certificate.hosts.clone(),
+    });
+    let sites: Vec<_> = of_flags.into_iter().chain(of_file).collect();
+    if sites.is_empty() { Ok(None) } else { Ok(Some(Arc::new(ServerTls::new(sites)?))) }
+}
+
+/// The limit on requests in flight.
+pub fn admission_settings(config: &Config) -> AdmissionSettings {
+    AdmissionSettings { limit: config.admission.limit(cores()), queue: config.admission.queue_size }
+}
+
+/// The limit on requests per second. As many as in one second may come at once.
+pub fn rate(config: &Config) -> Option<Arc<Rate>> {
+    let rate = config.admission.rate_limit_tokens_per_second?;
+    Some(Arc::new(Rate::new(rate, rate.ceil().clamp(1.0, f64::from(u32::MAX)) as u32)))
+}
+
+pub fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_says_what_it_changes_and_what_it_can_not() {
+        let before = Config::of(&["--api-key=a"]);
+        let after = Config::of(&["--api-key=b", "--port=1", "--request-timeout-secs=5", "--log-json"]);
+        let reloaded = compare(&before, &after);
+        assert_eq!(reloaded.changed, ["limits", "keys"]);
+        assert_eq!(reloaded.needs_restart, ["listen", "log"]);
+        let same = compare(&before, &Config::of(&["--api-key=a"]));
+        assert_eq!((same.changed.len(), same.needs_restart.len()), (0, 0));
+    }
+}
