@@ -125,7 +125,7 @@ fn call_times(bench: &Bench, chain: &[Rc<ModuleGuests>], calls: u64) -> Duration
         let mut view = view();
         let start = Instant::now();
         for _ in 0..calls {
-            let mut visit = Visit::new(chain, &view.head, view.received_ms);
+            let mut visit = Visit::new(chain, &view.head, view.received_ms, |_| true);
             let answer = visit.on_request(&mut view).await;
             assert!(black_box(answer).is_ok_and(|answer| answer.is_none()));
         }
