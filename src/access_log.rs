@@ -178,6 +178,8 @@ pub struct Output<W = NonBlocking> {
 /// What one shard writes lines with.
 pub struct AccessLog<W = NonBlocking> {
     pub fields: Fields,
+    /// Some of the request's own fields are shown.
+    pub shows_headers: bool,
     format: Format,
     writer: RefCell<W>,
     buffers: RefCell<Buffers>,
@@ -194,7 +196,8 @@ struct Buffers {
 impl<W: Write> AccessLog<W> {
     pub fn new(output: Output<W>) -> Self {
         let Output { fields, format, writer } = output;
-        Self { fields, format, writer: RefCell::new(writer), buffers: RefCell::default() }
+        let shows_headers = [Field::Host, Field::UserAgent, Field::Referer].iter().any(|field| fields.has(*field));
+        Self { fields, shows_headers, format, writer: RefCell::new(writer), buffers: RefCell::default() }
     }
 
     /// Whether the log's filter lets lines through.

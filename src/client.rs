@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::Version;
@@ -77,6 +77,8 @@ pub enum RequestBodyError {
     Http1(#[from] MessageError),
     #[error(transparent)]
     Http2(#[from] hyper::Error),
+    #[error("the stream was reset before its end")]
+    Cut,
 }
 
 /// The body of the request that is being answered, as it arrives.
@@ -104,7 +106,11 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         match &mut *self {
             Self::Http1(connection) => connection.poll_body(cx).map_err(RequestBodyError::Http1),
-            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(RequestBodyError::Http2),
+            Self::Http2(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                // hyper takes a reset without an error for an end.
+                None if !body.is_end_stream() => Poll::Ready(Some(Err(RequestBodyError::Cut))),
+                frame => Poll::Ready(frame.map(|frame| frame.map_err(RequestBodyError::Http2))),
+            },
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,6 +57,8 @@ pub struct ClientConnection {
     /// Some of a request's head is here.
     head_begun: Cell<bool>,
     is_leaving: Cell<bool>,
+    /// Who waits for the client to leave, while another task may be reading the request's body.
+    watching: Cell<Option<Waker>>,
 }
 
 struct Http {
@@ -98,6 +100,7 @@ impl ClientConnection {
             patience,
             head_begun: Cell::new(false),
             is_leaving: Cell::new(false),
+            watching: Cell::default(),
         })
     }
 
@@ -170,12 +173,14 @@ impl ClientConnection {
         // What the client sends is not read now. The system says that it has left, but wakes nobody for it while
         // there is something to read.
         match pin!(wire.stream.tcp().ready(Interest::READABLE)).poll(cx) {
-            Poll::Ready(Ok(ready)) if !ready.is_read_closed() => {
+            Poll::Ready(Ok(ready)) if ready.is_read_closed() => Poll::Ready(()),
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            // The socket wakes one task for what can be read, and that is whoever reads the body.
+            Poll::Ready(Ok(_)) | Poll::Pending => {
+                self.watching.set(Some(cx.waker().clone()));
                 self.deadline.look_again(cx);
                 Poll::Pending
             }
-            Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -187,7 +192,7 @@ impl ClientConnection {
     /// Passes on an interim answer (RFC 9110 section 15.2), unless the client does not take what it was sent before.
     pub fn send_interim(&self, cx: &mut Context<'_>, status: StatusCode, headers: &HeaderMap) {
         let wire = &mut self.http.borrow_mut().wire;
-        if wire.poll_flush(cx).is_ready() {
+        if matches!(wire.poll_flush(cx), Poll::Ready(Ok(()))) {
             let head = |out: &mut Vec<u8>| head::write_interim(out, status, headers, None);
             // A client that is gone is seen by the next read.
             let _ = wire.send(cx, head, &mut Bytes::new(), b"");
@@ -197,15 +202,22 @@ impl ClientConnection {
     /// The next of the request's body.
     pub fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MessageError>>> {
         let Http { wire, body, expectation, .. } = &mut *self.http.borrow_mut();
-        body.poll(wire, cx, |wire, cx| {
-            if *expectation == Expectation::Waiting {
+        let frame = body.poll(wire, cx, |wire, cx| {
+            if *expectation == Expectation::Waiting && matches!(wire.poll_flush(cx), Poll::Ready(Ok(()))) {
                 *expectation = Expectation::None;
                 wire.send(cx, |_| {}, &mut Bytes::new(), b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
             // A client that takes nothing may still send; one that is gone is seen by the read.
             let _ = wire.poll_flush(cx);
             Ok(())
-        })
+        });
+        if body.is_ended()
+            && let Some(watching) = self.watching.take()
+            && !watching.will_wake(cx.waker())
+        {
+            watching.wake();
+        }
+        frame
     }
 
     /// What is left of the request's body.

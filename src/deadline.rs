@@ -27,8 +27,8 @@ struct Table {
     /// When the next sweep is due.
     next: Cell<Option<Instant>>,
     moved_forward: Notify,
-    /// Tasks that want to look at the world again before long.
-    restless: RefCell<Vec<Waker>>,
+    /// Entries whose tasks want to look at the world again before long.
+    restless: Cell<usize>,
 }
 
 #[derive(Default)]
@@ -36,6 +36,16 @@ struct Entry {
     at: Option<Instant>,
     expired: bool,
     waker: Option<Waker>,
+    is_restless: bool,
+}
+
+impl Entry {
+    /// Notes the task that waits.
+    fn remember(&mut self, cx: &mut Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+    }
 }
 
 impl Deadlines {
@@ -56,7 +66,16 @@ impl Deadlines {
 
     /// Wakes the tasks that asked for it with [`Deadline::look_again`].
     pub fn wake_restless(&self) {
-        self.0.restless.take().into_iter().for_each(Waker::wake);
+        if self.0.restless.take() == 0 {
+            return;
+        }
+        for (_, entry) in self.0.entries.borrow_mut().iter_mut() {
+            if std::mem::take(&mut entry.is_restless)
+                && let Some(waker) = &entry.waker
+            {
+                waker.wake_by_ref();
+            }
+        }
     }
 
     /// Sweeps for as long as the shard lives.
@@ -122,16 +141,29 @@ impl Deadline {
             if entry.expired {
                 return Poll::Ready(());
             }
-            if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                entry.waker = Some(cx.waker().clone());
-            }
+            entry.remember(cx);
             Poll::Pending
         })
     }
 
+    /// Whether it has passed.
+    pub fn is_expired(&self) -> bool {
+        self.with(|entry| entry.expired)
+    }
+
+    /// The time that is left; for ever if it was never set.
+    pub fn remaining(&self) -> Duration {
+        let at = self.with(|entry| entry.at);
+        at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
+    }
+
     /// Wakes the task before long: for what the system does not wake it for.
     pub fn look_again(&self, cx: &mut Context<'_>) {
-        self.table.restless.borrow_mut().push(cx.waker().clone());
+        let was_restless = self.with(|entry| {
+            entry.remember(cx);
+            std::mem::replace(&mut entry.is_restless, true)
+        });
+        self.table.restless.set(self.table.restless.get() + usize::from(!was_restless));
     }
 
     /// Waits until the deadline has passed.

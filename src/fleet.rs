@@ -37,7 +37,7 @@ struct State {
     members: Vec<Rc<Member>>,
     /// What is learnt by the policy of each pool that there was.
     balancers: Vec<(Serves, Policy, Balancer)>,
-    /// Changes with every change of the members.
+    /// Changes with every change of the members. It begins anywhere, so that no other process has the same.
     version: u64,
 }
 
@@ -132,6 +132,8 @@ pub enum FleetError {
     Refused(#[from] Refusal),
     #[error("there are {MOST_WORKERS} workers, which is the most there can be")]
     TooMany,
+    #[error("the worker is being removed")]
+    Draining,
     #[error("there is no worker with this id")]
     Unknown,
 }
@@ -139,7 +141,12 @@ pub enum FleetError {
 impl Fleet {
     /// The workers that the configuration names.
     pub fn new(publisher: Arc<Publisher>, resolver: Resolver, own: Arc<[SocketAddr]>) -> Rc<Self> {
-        let fleet = Self { publisher, resolver: Rc::new(resolver), own, state: RefCell::default() };
+        let fleet = Self {
+            publisher,
+            resolver: Rc::new(resolver),
+            own,
+            state: RefCell::new(State { version: fastrand::u64(..), ..State::default() }),
+        };
         let fleet = Rc::new(fleet);
         for (url, about) in configured(&fleet.config()) {
             fleet.join(url, about, Origin::Configuration);
@@ -195,8 +202,11 @@ impl Fleet {
     /// Gives a worker nothing new, and lets go of it when it has finished what it has, or after the time that a
     /// shutdown has for that.
     pub fn remove(self: &Rc<Self>, id: &str) -> Result<(), FleetError> {
-        let leaving = self.serving(id)?;
-        self.leave(&leaving);
+        match self.serving(id) {
+            Ok(leaving) => self.leave(&leaving),
+            Err(FleetError::Draining) => return Ok(()),
+            Err(error) => return Err(error),
+        }
         self.publish();
         Ok(())
     }
@@ -220,7 +230,8 @@ impl Fleet {
     }
 
     fn serving(&self, id: &str) -> Result<Rc<Member>, FleetError> {
-        self.member(id).filter(|member| member.stage() == Stage::Serving).ok_or(FleetError::Unknown)
+        let member = self.member(id).ok_or(FleetError::Unknown)?;
+        if member.stage() == Stage::Serving { Ok(member) } else { Err(FleetError::Draining) }
     }
 
     /// Takes over the workers that a new configuration names: those that it no longer names leave, new ones join, and
@@ -297,7 +308,7 @@ impl State {
     /// The pools: those of the file, then those of members with other models, and one that serves all models even if
     /// it has no worker, unless there are others.
     fn pools(&mut self, config: &Config) -> Vec<Arc<Pool>> {
-        self.version += 1;
+        self.version = self.version.wrapping_add(1);
         let of_file = config.sections.pools.iter();
         let mut groups: Vec<Group> = of_file.map(|pool| Group::of_file(pool, config.workers.policy)).collect();
         for member in self.members.iter().filter(|member| member.stage() == Stage::Serving) {
@@ -315,7 +326,10 @@ impl State {
         if groups.is_empty() {
             groups.push(Group { serves: Serves::new(None, &[]), policy: config.workers.policy, workers: Vec::new() });
         }
-        groups.into_iter().map(|group| self.pool(group)).collect()
+        let pools: Vec<_> = groups.into_iter().map(|group| self.pool(group)).collect();
+        // What was learnt of models that nobody serves any more is forgotten.
+        self.balancers.retain(|(of, ..)| pools.iter().any(|pool| pool.serves == *of));
+        pools
     }
 
     /// What its policy has learnt stays as long as the policy does.

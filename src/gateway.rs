@@ -43,7 +43,7 @@ use self::exchange::Exchange;
 use self::hooks::OnRequest;
 use self::record::{HttpMetrics, Ledger, Record};
 use self::silence::Silence;
-use self::upload::{ClientBody, WorkerBody};
+use self::upload::{ClientBody, Keep, Shelf, WorkerBody};
 use self::view::View;
 use crate::access_log::{self, AccessLog};
 use crate::admission::Admission;
@@ -116,6 +116,8 @@ pub struct Gateway {
     cache: RefCell<SnapshotCache>,
     view: RefCell<Rc<View>>,
     retries: Budget,
+    /// What is kept of bodies that may have to be sent again.
+    shelf: Rc<Shelf>,
 }
 
 impl Gateway {
@@ -127,7 +129,7 @@ impl Gateway {
         let (cache, view) = (RefCell::new(cache), RefCell::new(Rc::new(view)));
         let ledger = Rc::new(Ledger { metrics: metrics.clone(), log: AccessLog::new(shared.log.clone()) });
         let tracer = shared.tracer.clone().map(Rc::new);
-        Self { shared, deadlines, metrics, ledger, tracer, guests, cache, view, retries }
+        Self { shared, deadlines, metrics, ledger, tracer, guests, cache, view, retries, shelf: Rc::default() }
     }
 
     /// Answers one request. Whatever happens, the client gets an answer with the request's id.
@@ -146,13 +148,26 @@ impl Gateway {
         let is_head = request.method == Method::HEAD;
         let upgrade = upgrade::asked(&request, &body);
         let route = view.snapshot.overrides.find(&request.method, request.uri.path());
-        let mut exchange =
-            Exchange { gateway: self, view: &view, caller, record: &mut record, upgrade, route, key: None };
+        let deadline = self.deadlines.register();
+        let mut exchange = Exchange {
+            gateway: self,
+            view: &view,
+            caller,
+            record: &mut record,
+            deadline: &deadline,
+            upgrade,
+            route,
+            key: None,
+        };
         let answered = match unreadable {
             None => self.route(&mut exchange, request, body).await,
             Some(error) => Err(GatewayError::NoRequest(error.into())),
         };
-        let answer = answered.unwrap_or_else(|error| Answer::of_error(&error, &mut record)).framed(is_head);
+        let mut answer = answered.unwrap_or_else(|error| Answer::of_error(&error, &mut record)).framed(is_head);
+        if matches!(answer.content, Content::Stream { .. }) {
+            // A tunnel has its own time, and what is here needs none.
+            answer.hold.deadline = Some(deadline);
+        }
         self.reply(answer, record)
     }
 
@@ -173,7 +188,7 @@ impl Gateway {
         }
         let silence = match (&content, &hold.view) {
             (Content::Stream { rest, .. }, Some(view)) if !rest.is_end_stream() => {
-                Some(Silence::new(&head, &view.snapshot.config.limits, &self.deadlines))
+                Some(Silence::new(&head, &rest.size_hint(), &view.snapshot.config.limits, &self.deadlines))
             }
             _ => None,
         };
@@ -196,9 +211,13 @@ impl Gateway {
                 only_reads(&request.method)?;
                 self.ask(Ask::Metrics).await
             }
-            Route::Admin => self.administer(exchange, request, body).await,
-            Route::Models => self.serve_page(exchange, request, body, Self::models).await,
-            Route::Workers => self.serve_page(exchange, request, body, forward::send).await,
+            // In boxes: most of a future is moved when it starts, and the last one is what almost all requests need.
+            Route::Admin => Box::pin(self.administer(exchange, request, body)).await,
+            Route::Models => Box::pin(self.serve_page(exchange, request, body, Self::models)).await,
+            Route::Workers if !exchange.config().access.cors_allowed_origins.is_empty() => {
+                Box::pin(self.serve_page(exchange, request, body, forward::send)).await
+            }
+            Route::Workers => self.serve(exchange, request, body, forward::send).await,
         }
     }
 
@@ -216,7 +235,7 @@ impl Gateway {
         let mut answer = match cors::preflight(&request) {
             Some(answer) => answer,
             None => {
-                let served = Box::pin(self.serve(exchange, request, body, destination)).await;
+                let served = self.serve(exchange, request, body, destination).await;
                 served.unwrap_or_else(|error| Answer::of_error(&error, exchange.record))
             }
         };
@@ -243,7 +262,7 @@ impl Gateway {
         if body.size_hint().lower() > limit {
             return Err(GatewayError::BodyTooLarge(limit));
         }
-        let deadline = self.deadlines.register();
+        let deadline = exchange.deadline;
         deadline.set(exchange.request_timeout());
         let permits = self.admit(exchange).await?;
 
@@ -252,19 +271,18 @@ impl Gateway {
         let additions = Additions { client: exchange.caller, request_id: &request_id, via: &self.shared.via, key };
         let head = accept::forwardable(request, &additions)?;
         let upload = exchange.record.upload();
-        let body = ClientBody::new(body, upload.clone(), limit, exchange.config().retries.max_buffered_request_bytes);
+        let keep = exchange.config().retries.max_buffered_request_bytes;
+        let body = ClientBody::new(body, upload.clone(), limit, Keep { most: keep, shelf: self.shelf.clone() });
 
         let mut answer = if exchange.view.chain.is_empty() {
             let answering = destination(exchange, head, body.into());
-            within(&deadline, || upload.late(), pin!(answering)).await?
+            within(deadline, || upload.late(), pin!(answering)).await?
         } else {
             // In a box of its own: the state of guest calls is large, and most of a future is moved when it starts.
-            Box::pin(self.serve_visited(exchange, head, body, &deadline, destination)).await?
+            Box::pin(self.serve_visited(exchange, head, body, destination)).await?
         };
         answer.hold.view = Some(exchange.view.clone());
         answer.hold.permits = permits;
-        // A tunnel has its own time.
-        answer.hold.deadline = Some(deadline).filter(|_| !matches!(answer.content, Content::Tunnel(_)));
         Ok(answer)
     }
 
@@ -274,10 +292,9 @@ impl Gateway {
         exchange: &mut Exchange<'_>,
         head: RequestHead,
         body: ClientBody,
-        deadline: &Deadline,
         destination: impl AsyncFnOnce(&mut Exchange<'_>, RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
     ) -> Result<Answer, GatewayError> {
-        let is_head = head.method == Method::HEAD;
+        let (is_head, deadline) = (head.method == Method::HEAD, exchange.deadline);
         let mut visit = Visit::new(&exchange.view.chain, &head, now_ms(), |module| {
             exchange.route.as_ref().is_none_or(|route| route.admits(module))
         });
@@ -316,7 +333,8 @@ impl Gateway {
         access::check_admin(exchange, &request)?;
         let deadline = self.deadlines.register();
         deadline.set(ADMIN_BODY_TIME);
-        let body = ClientBody::new(body, exchange.record.upload(), MAX_ADMIN_BODY, 0).collect(MAX_ADMIN_BODY);
+        let body =
+            ClientBody::new(body, exchange.record.upload(), MAX_ADMIN_BODY, Keep::default()).collect(MAX_ADMIN_BODY);
         let body = within(&deadline, || GatewayError::SlowBody, pin!(body)).await?;
         let Request { method, uri, headers, .. } = request;
         self.ask(Ask::Admin(AdminCall { method, path: uri.path().to_owned(), headers, body })).await

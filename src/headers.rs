@@ -9,7 +9,6 @@ pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-static PROXY: HeaderName = HeaderName::from_static("proxy");
 
 /// Removes what belongs to one connection only: the fields that `Connection` nominates and the well-known
 /// ones (RFC 9110 section 7.6.1), and what a proxy and its client say to each other about access. `Trailer` stays: it announces fields that are passed on.
@@ -27,25 +26,23 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// What belongs to one connection only, or to a proxy and its neighbour.
+/// What belongs to one connection only, or to a proxy and its neighbour, and what nobody must be able to say to those
+/// behind us: `Proxy` becomes the `HTTP_PROXY` variable of CGI-style programs (CVE-2016-5385), and the name of a
+/// caller's key comes from us alone.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     let name = name.as_str();
     match name.len() {
         2 => name == "te",
+        5 => name == "proxy",
         7 => name == "upgrade",
         10 => name == "connection" || name == "keep-alive",
+        14 => name == "http2-settings" || name == "x-smg-key-name",
         16 => name == "proxy-connection",
         17 => name == "transfer-encoding",
         18 => name == "proxy-authenticate",
         19 => name == "proxy-authorization",
         _ => false,
     }
-}
-
-/// Removes what a client must not be able to say to a worker: `Proxy` becomes the `HTTP_PROXY` variable of
-/// CGI-style programs (CVE-2016-5385).
-pub fn strip_dangerous(headers: &mut HeaderMap) {
-    headers.remove(&PROXY);
 }
 
 /// The fields that `Connection` nominates, except those that frame the message: a nomination cannot remove

@@ -33,11 +33,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The position of the pool that serves a model; without a model, of the first.
-    pub fn pool_of(&self, model: Option<&str>) -> Option<usize> {
-        let Some(model) = model else { return Some(0) };
+    /// The position of the pool that serves a model.
+    pub fn pool_of(&self, model: &str) -> Option<usize> {
         let one = self.pools.iter().position(|pool| pool.serves.model(model));
         one.or_else(|| self.pools.iter().position(|pool| pool.serves.all()))
+    }
+
+    /// The position of the pool for requests that name no model: one that serves all, or has a healthy worker.
+    pub fn any_pool(&self) -> usize {
+        let all = self.pools.iter().position(|pool| pool.serves.all() && pool.healthy_count() > 0);
+        all.or_else(|| self.pools.iter().position(|pool| pool.healthy_count() > 0)).unwrap_or(0)
     }
 
     pub fn healthy_count(&self) -> usize {

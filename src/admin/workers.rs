@@ -73,7 +73,11 @@ impl Said {
     /// What is not said stays as it is in `before`.
     fn about(self, before: About) -> About {
         About {
-            model: self.model_id.filter(|model| model != "unknown").or(before.model),
+            // What a list shows for a worker that serves all.
+            model: match self.model_id {
+                Some(model) => Some(model).filter(|model| model != "unknown"),
+                None => before.model,
+            },
             priority: self.priority.unwrap_or(before.priority),
             cost: self.cost.unwrap_or(before.cost),
         }
@@ -147,6 +151,7 @@ fn refusal(why: &FleetError) -> Response<Bytes> {
         FleetError::Known(_) => (StatusCode::CONFLICT, "worker_exists"),
         FleetError::Refused(_) => (StatusCode::BAD_REQUEST, "invalid_worker"),
         FleetError::TooMany => (StatusCode::CONFLICT, "too_many_workers"),
+        FleetError::Draining => (StatusCode::CONFLICT, "worker_draining"),
         FleetError::Unknown => (StatusCode::NOT_FOUND, "worker_not_found"),
     };
     error(status, code, &why.to_string())

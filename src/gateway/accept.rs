@@ -118,7 +118,6 @@ pub fn forwardable(head: Request, additions: &Additions) -> Result<RequestHead, 
         return Err(GatewayError::Loop);
     }
     headers::strip_hop_by_hop(&mut headers);
-    headers::strip_dangerous(&mut headers);
     if version != Version::HTTP_11 {
         // In HTTP/1.0 it says nothing (RFC 9110 section 10.1.1), in HTTP/2 nobody here would answer it.
         headers.remove(header::EXPECT);
@@ -129,9 +128,8 @@ pub fn forwardable(head: Request, additions: &Additions) -> Result<RequestHead, 
     headers::append_to_list(&mut headers, &X_FORWARDED_FOR, &additions.client.address);
     headers::append_to_list(&mut headers, &header::VIA, additions.via.of(version));
     headers.insert(&X_REQUEST_ID, additions.request_id.clone());
-    match additions.key {
-        Some(name) => drop(headers.insert(&KEY_NAME, name.clone())),
-        None => drop(headers.remove(&KEY_NAME)),
+    if let Some(name) = additions.key {
+        headers.insert(&KEY_NAME, name.clone());
     }
     headers.insert(&X_FORWARDED_PROTO, if additions.client.scheme == Scheme::HTTPS { HTTPS } else { HTTP });
     let uri = to_origin_form(uri, &mut headers);

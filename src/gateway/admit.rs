@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::Gateway;
 use super::error::GatewayError;
 use super::exchange::Exchange;
-use crate::admission::{AdmissionError, Entry, Permit, retry_after};
+use crate::admission::{AdmissionError, Entry, Permit, Wait, retry_after};
 
 /// What a request holds of the limits that it was admitted under.
 #[derive(Default)]
@@ -36,21 +36,26 @@ impl Gateway {
         };
         let permit = match self.shared.admission.enter(&self.metrics.admission) {
             Ok(Entry::Admitted(permit)) => permit,
-            Ok(Entry::Queued(mut wait)) => {
-                let deadline = self.deadlines.register();
-                deadline.set(exchange.config().admission.queue_timeout_secs);
-                let given = poll_fn(|cx| match Pin::new(&mut wait).poll(cx) {
-                    Poll::Ready(permit) => Poll::Ready(Some(permit)),
-                    Poll::Pending => deadline.poll_expired(cx).map(|()| None),
-                });
-                match given.await {
-                    Some(permit) => permit,
-                    None => wait.time_out(&self.metrics.admission).map_err(|error| self.not_admitted(error))?,
-                }
-            }
+            Ok(Entry::Queued(wait)) => Box::pin(self.wait(exchange, wait)).await?,
             Err(error) => return Err(self.not_admitted(error)),
         };
         Ok(Permits { _gateway: Some(permit), _key: of_key })
+    }
+
+    /// Waits for its turn.
+    async fn wait(&self, exchange: &Exchange<'_>, mut wait: Wait) -> Result<Permit, GatewayError> {
+        let deadline = self.deadlines.register();
+        deadline.set(exchange.config().admission.queue_timeout_secs);
+        let given = poll_fn(|cx| match Pin::new(&mut wait).poll(cx) {
+            Poll::Ready(permit) => Poll::Ready(Some(permit)),
+            // The request's own time may be shorter than the queue's.
+            Poll::Pending if exchange.deadline.poll_expired(cx).is_ready() => Poll::Ready(None),
+            Poll::Pending => deadline.poll_expired(cx).map(|()| None),
+        });
+        match given.await {
+            Some(permit) => Ok(permit),
+            None => wait.time_out(&self.metrics.admission).map_err(|error| self.not_admitted(error)),
+        }
     }
 
     fn not_admitted(&self, error: AdmissionError) -> GatewayError {

@@ -53,8 +53,19 @@ impl Answer {
     }
 
     /// Without a body where there must be none (RFC 9112 section 6.3, RFC 9110 section 15.3.6), whatever a module did.
+    /// Nor is there a tunnel, if a module has refused it.
     pub fn framed(mut self, is_head: bool) -> Self {
         use StatusCode as S;
+        let is_switching = self.head.status == S::SWITCHING_PROTOCOLS;
+        match (&self.content, is_switching) {
+            (Content::Tunnel(_), false) => (self.content, self.hold.lease) = (Content::Whole(None), None),
+            (Content::Whole(_) | Content::Stream { .. }, true) => {
+                // Its content is not what the client would take it for.
+                self.head.status = S::BAD_GATEWAY;
+                self.content = Content::Whole(None);
+            }
+            _ => {}
+        }
         let bodiless = matches!(self.head.status, S::NO_CONTENT | S::RESET_CONTENT | S::NOT_MODIFIED);
         if matches!(self.head.status, S::NO_CONTENT | S::RESET_CONTENT) {
             self.head.headers.remove(header::CONTENT_LENGTH);

@@ -1,12 +1,11 @@
 //! Which pool serves a request, and what its policy is told of the request. The body is read for that only if there is
 //! a choice that depends on it.
 
-use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName};
 
 use super::error::GatewayError;
 use super::exchange::Exchange;
-use super::upload::WorkerBody;
+use super::upload::{Peeked, WorkerBody};
 use crate::modules::RequestHead;
 use crate::prompt::{Prompt, PromptError};
 use crate::snapshot::Snapshot;
@@ -16,16 +15,42 @@ static ROUTING_KEY: HeaderName = HeaderName::from_static("x-smg-routing-key");
 static TARGET_WORKER: HeaderName = HeaderName::from_static("x-smg-target-worker");
 
 /// Reads the body if somebody needs to know what is in it, and it is not too long for that.
-pub async fn peek(exchange: &Exchange<'_>, body: WorkerBody) -> Result<(WorkerBody, Option<Bytes>), GatewayError> {
-    let snapshot = &exchange.view.snapshot;
-    let is_needed = match (&snapshot.pools[..], own_pool(exchange)) {
+pub async fn peek(exchange: &Exchange<'_>, body: WorkerBody) -> Result<(WorkerBody, Peeked), GatewayError> {
+    let pools = &exchange.view.snapshot.pools;
+    let is_needed = match (&pools[..], own_pool(exchange)) {
         ([only], _) => only.wants_prompt(),
         (pools, Some(own)) => pools[own].wants_prompt(),
         (_, None) => true,
     };
     match body {
-        body if is_needed && !matches!(body, WorkerBody::Whole(None)) => body.peek().await,
-        body => Ok((body, None)),
+        body if is_needed && !matches!(body, WorkerBody::Whole(None)) => Box::pin(body.peek()).await,
+        body => Ok((body, Peeked::Nothing)),
+    }
+}
+
+/// What a body says, as far as it was read.
+pub enum Said<'a> {
+    /// There is none, or nobody needed to know.
+    Nothing,
+    Prompt(Prompt<'a>),
+    NoPrompt(PromptError),
+    TooLong,
+}
+
+impl<'a> Said<'a> {
+    pub fn in_body(peeked: &'a Peeked) -> Self {
+        match peeked {
+            Peeked::Nothing => Self::Nothing,
+            Peeked::TooLong => Self::TooLong,
+            Peeked::Whole(body) => Prompt::read(body).map_or_else(Self::NoPrompt, Self::Prompt),
+        }
+    }
+
+    pub fn prompt(&self) -> Option<&Prompt<'a>> {
+        match self {
+            Self::Prompt(prompt) => Some(prompt),
+            Self::Nothing | Self::NoPrompt(_) | Self::TooLong => None,
+        }
     }
 }
 
@@ -37,28 +62,22 @@ pub struct Destination<'a> {
 }
 
 impl<'a> Destination<'a> {
-    /// For a request whose body, as far as it was read, holds this prompt.
     pub fn find(
         exchange: &Exchange<'_>,
         head: &RequestHead,
-        prompt: &'a Option<Result<Prompt<'a>, PromptError>>,
+        said: &'a Said<'a>,
         routing_key: &'a Option<Vec<u8>>,
     ) -> Result<Self, GatewayError> {
         let snapshot = &exchange.view.snapshot;
         let pool = match (&snapshot.pools[..], own_pool(exchange)) {
             ([_], _) => 0,
             (_, Some(own)) => own,
-            (_, None) => {
-                let model = model(prompt)?;
-                let unknown = || GatewayError::UnknownModel(model.unwrap_or_default().to_owned());
-                snapshot.pool_of(model).ok_or_else(unknown)?
-            }
+            (_, None) => pool_by_model(exchange, head, said)?,
         };
-        let prompt = prompt.as_ref().and_then(|prompt| prompt.as_ref().ok()?.text.as_deref());
         let ask = Ask {
             routing_key: routing_key.as_deref(),
-            target: head.headers.get(&TARGET_WORKER).and_then(|value| value.to_str().ok()?.parse().ok()),
-            prompt,
+            target: if snapshot.pools[pool].wants_key() { target(&head.headers) } else { None },
+            prompt: said.prompt().and_then(|prompt| prompt.text.as_deref()),
             now: snapshot.began.elapsed(),
         };
         Ok(Self { pool, ask })
@@ -68,16 +87,30 @@ impl<'a> Destination<'a> {
 /// The pool that the route names.
 fn own_pool(exchange: &Exchange) -> Option<usize> {
     let model = exchange.route.as_ref()?.route.pool.as_deref()?;
-    exchange.view.snapshot.pool_of(Some(model))
+    exchange.view.snapshot.pool_of(model)
 }
 
-/// The model that a request names; `None` without a body.
-fn model<'a>(prompt: &'a Option<Result<Prompt<'a>, PromptError>>) -> Result<Option<&'a str>, GatewayError> {
-    match prompt {
-        None => Ok(None),
-        Some(Ok(prompt)) => Ok(Some(prompt.model.as_deref().unwrap_or_default())),
-        Some(Err(error)) => Err(GatewayError::InvalidJson(error.to_string())),
-    }
+/// What names no model, such as a form with a file, or no body at all, goes to a pool that can serve it.
+fn pool_by_model(exchange: &Exchange, head: &RequestHead, said: &Said) -> Result<usize, GatewayError> {
+    let snapshot = &exchange.view.snapshot;
+    let model = match said {
+        Said::Prompt(prompt) => prompt.model.as_deref().unwrap_or_default(),
+        Said::TooLong => return Err(GatewayError::BodyTooLarge(exchange.config().retries.max_buffered_request_bytes)),
+        Said::NoPrompt(error) if is_json(&head.headers) => return Err(GatewayError::InvalidJson(error.to_string())),
+        Said::NoPrompt(_) | Said::Nothing => return Ok(snapshot.any_pool()),
+    };
+    snapshot.pool_of(model).ok_or_else(|| GatewayError::UnknownModel(model.to_owned()))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = |value: &[u8]| value.split(|byte| *byte == b';').next().map(|kind| kind.trim_ascii().to_vec());
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| essence(value.as_bytes()));
+    kind.is_none_or(|kind| kind.eq_ignore_ascii_case(b"application/json"))
+}
+
+/// The worker that a client names, as a position in the pool.
+fn target(headers: &HeaderMap) -> Option<usize> {
+    headers.get(&TARGET_WORKER)?.to_str().ok()?.parse().ok()
 }
 
 /// The key by which a client binds its requests together, if anybody looks at it.

@@ -11,6 +11,7 @@ use super::record::Record;
 use super::view::View;
 use crate::client::Caller;
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::keys::Key;
 use crate::routes::Override;
 
@@ -19,6 +20,8 @@ pub struct Exchange<'a> {
     pub view: &'a Rc<View>,
     pub caller: &'a Caller<'a>,
     pub record: &'a mut Record,
+    /// Its end at the latest.
+    pub deadline: &'a Deadline,
     /// The protocol that the client would switch to.
     pub upgrade: Option<HeaderValue>,
     /// What is different for its path.

@@ -2,18 +2,19 @@
 //! answer. Another attempt is made only while nothing of an answer has been sent on, and only if the worker cannot have
 //! seen the request, says itself that it has not carried it out, or may see it twice without harm.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 use http::header;
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::answer::Answer;
 use super::body::{Collected, Content, Hold, collect};
-use super::destination::{self, Destination};
+use super::destination::{self, Destination, Said};
 use super::error::GatewayError;
 use super::exchange::Exchange;
 use super::upgrade::Tunnel;
@@ -22,16 +23,18 @@ use crate::headers::{self, X_REQUEST_ID};
 use crate::http1::MessageError;
 use crate::http1::head::Response;
 use crate::modules::{RequestHead, ResponseHead};
-use crate::prompt::Prompt;
 use crate::trace::Target;
-use crate::workers::Lease;
 use crate::workers::answer::AnswerBody;
 use crate::workers::breaker::{Outcome, verdict_of_status};
 use crate::workers::client::Connections;
 use crate::workers::connector::ConnectError;
-use crate::workers::http2::Place;
+use crate::workers::http2::Answering;
 use crate::workers::link::{Link, LinkError, Payload, RequestParts, SendError};
 use crate::workers::retry::{self, Repeat, may_resend};
+use crate::workers::{Lease, Pool};
+
+/// The longest pause that a worker may ask for before it is asked again.
+const MOST_ASKED: Duration = Duration::from_secs(2);
 
 /// Sends a request to one of the workers that can serve it.
 pub async fn send(
@@ -41,64 +44,60 @@ pub async fn send(
 ) -> Result<Answer, GatewayError> {
     let view = exchange.view;
     let (body, peeked) = destination::peek(exchange, body).await?;
-    let prompt = peeked.as_deref().map(Prompt::read);
+    let said = Said::in_body(&peeked);
     let routing_key = destination::routing_key(&view.snapshot, &head.headers);
-    if let Some(Ok(Prompt { model: Some(model), .. })) = &prompt {
-        exchange.record.model = Some(model.as_ref().into());
-    }
-    let destination = Destination::find(exchange, &head, &prompt, &routing_key)?;
+    exchange.record.model = said.prompt().and_then(|prompt| prompt.model.as_deref()).map(Into::into);
+    let destination = Destination::find(exchange, &head, &said, &routing_key)?;
     let pool = &view.snapshot.pools[destination.pool];
-    let mut attempts = Attempts::new(exchange);
+    let mut attempts = Attempts::new(exchange, pool);
     let resend = Resend::of(&body, exchange.record.upload());
-    let mut next = Some(body);
+    let (mut body, mut last) = (body, Err(GatewayError::NoWorker));
     loop {
-        let picked = pool.pick(&destination.ask, &attempts.tried, Instant::now());
-        let (Some(mut lease), Some(body)) = (picked, next.take()) else {
-            return Err(attempts.last.unwrap_or(GatewayError::NoWorker));
-        };
-        attempts.begin(exchange, &mut head, &lease);
+        let Some(mut lease) = pool.pick(&destination.ask, &attempts.tried, Instant::now()) else { break };
+        attempts.begin(exchange, &mut head, &lease, retried(&last));
+        if let Ok(Received { source, home, .. }) = std::mem::replace(&mut last, Err(GatewayError::NoWorker)) {
+            source.body(&home).pass_over();
+        }
         let home = view.connections[destination.pool][lease.position].clone();
         let is_first = attempts.made == 1;
         let attempt = Attempt { exchange, home: &home, resend: &resend, is_first };
-        let (failure, asked, rest) = match attempt.run(&mut head, body).await {
+        let (failure, asked, left) = match attempt.run(&mut head, body).await {
             Ok((answer, mut source)) => {
-                lease.begun(verdict_of_status(answer.status));
-                if let Some(trace) = &mut exchange.record.trace {
-                    trace.attempt_answered(answer.status);
-                }
+                attempts.answered(exchange, &mut lease, answer.status);
                 let failure = retry::Failure::Status(answer.status);
-                if answer.status.is_success() || !attempts.may_go_on(exchange, failure, &head) {
-                    resend.forget();
-                    return Ok(receive(exchange, answer, source, &home, lease));
-                }
                 let asked = answer.headers.get(header::RETRY_AFTER);
                 let asked = asked.and_then(|value| retry::retry_after(value, SystemTime::now()));
-                next = resend.body(source.take_back());
-                if next.is_none() {
-                    // Its answer, whatever it is, is the last.
-                    return Ok(receive(exchange, answer, source, &home, lease));
-                }
-                source.body(&home).pass_over();
-                (failure, asked, None)
+                let may_go_on = attempts.pause(exchange, failure, asked, &head).is_some();
+                let rest = if may_go_on { source.take_back() } else { None };
+                last = Ok(Received { answer, source, home, lease });
+                (failure, asked, Left::Rest(rest))
             }
-            Err(Failed { error, kind, rest }) => {
-                lease.ended(error.outcome());
-                if let Some(trace) = &mut exchange.record.trace {
-                    trace.attempt_failed(error.code());
-                }
-                if !attempts.may_go_on(exchange, kind, &head) {
-                    return Err(error);
-                }
-                attempts.last = Some(error);
-                (kind, None, rest)
+            Err(Failed { error, kind, left }) => {
+                attempts.failed(exchange, &mut lease, &error);
+                last = Err(error);
+                (kind, None, left)
             }
         };
-        drop(lease);
-        if next.is_none() {
-            next = resend.body(rest);
+        let again = match left {
+            Left::All(body) => Some(body),
+            Left::Rest(rest) => resend.body(rest),
+        };
+        let (Some(pause), Some(again)) = (attempts.pause(exchange, failure, asked, &head), again) else { break };
+        if !exchange.gateway.retries.take(Instant::now()) {
+            break;
         }
-        attempts.pause(exchange, failure, asked, pool.healthy_count()).await;
+        body = again;
+        if !pause.is_zero() {
+            Box::pin(tokio::time::sleep(pause)).await;
+        }
     }
+    resend.forget();
+    last.map(|received| received.into_answer(exchange))
+}
+
+/// Why there is another attempt, in a word for traces.
+fn retried(last: &Result<Received, GatewayError>) -> &'static str {
+    last.as_ref().map_or_else(GatewayError::code, |_| "status")
 }
 
 /// The attempts at one request.
@@ -107,23 +106,23 @@ struct Attempts {
     most: u32,
     /// Positions of the workers that were tried.
     tried: Vec<usize>,
-    last: Option<GatewayError>,
+    /// Workers that could be.
+    workers: usize,
 }
 
 impl Attempts {
-    fn new(exchange: &Exchange) -> Self {
-        let most = exchange.most_attempts();
+    fn new(exchange: &Exchange, pool: &Pool) -> Self {
         exchange.gateway.retries.request(exchange.record.start());
-        Self { made: 0, most, tried: Vec::new(), last: None }
+        Self { made: 0, most: exchange.most_attempts(), tried: Vec::new(), workers: pool.healthy_count() }
     }
 
-    fn begin(&mut self, exchange: &mut Exchange, head: &mut RequestHead, lease: &Lease) {
+    fn begin(&mut self, exchange: &mut Exchange, head: &mut RequestHead, lease: &Lease, why: &'static str) {
         self.made += 1;
         self.tried.push(lease.position);
         exchange.record.sent_to(&lease.worker, self.made);
         if let Some(trace) = &mut exchange.record.trace {
             if self.made > 1 {
-                trace.retry(self.last.as_ref().map_or("status", GatewayError::code));
+                trace.retry(why);
             }
             let url = &lease.worker.url;
             let (scheme, host, port) = (url.scheme().as_str(), url.host(), url.port());
@@ -132,33 +131,66 @@ impl Attempts {
         }
     }
 
-    /// Whether there may be another; takes it from the budget.
-    fn may_go_on(&self, exchange: &Exchange, failure: retry::Failure, head: &RequestHead) -> bool {
-        let config = &exchange.view.snapshot.config.retries;
-        let repeat = if config.retry_non_idempotent { Repeat::Any } else { Repeat::Safe };
-        self.made < self.most
-            && may_resend(failure, &head.method, repeat)
-            && exchange.gateway.retries.take(Instant::now())
+    fn answered(&self, exchange: &mut Exchange, lease: &mut Lease, status: StatusCode) {
+        lease.begun(verdict_of_status(status));
+        if let Some(trace) = &mut exchange.record.trace {
+            trace.attempt_answered(status);
+        }
     }
 
-    /// Another worker is tried at once if this one could not be reached; otherwise there is a pause.
-    async fn pause(&self, exchange: &Exchange<'_>, failure: retry::Failure, asked: Option<Duration>, workers: usize) {
-        let is_fresh = self.tried.len() < workers;
-        if is_fresh && failure == retry::Failure::Unsent {
-            return;
+    fn failed(&self, exchange: &mut Exchange, lease: &mut Lease, error: &GatewayError) {
+        lease.ended(error.outcome());
+        if let Some(trace) = &mut exchange.record.trace {
+            trace.attempt_failed(error.code());
         }
-        let settings = exchange.view.snapshot.config.retries.settings();
-        let asked = asked.filter(|_| !is_fresh);
-        tokio::time::sleep(settings.pause_as_asked(self.made, fastrand::f64(), asked)).await;
     }
+
+    /// The pause before another attempt; `None` if there is to be none. Another worker is tried at once if this one
+    /// could not be reached. A worker that wants to be left alone for longer is what its client should hear.
+    fn pause(
+        &self,
+        exchange: &Exchange<'_>,
+        failure: retry::Failure,
+        asked: Option<Duration>,
+        head: &RequestHead,
+    ) -> Option<Duration> {
+        let config = &exchange.config().retries;
+        let repeat = if config.retry_non_idempotent { Repeat::Any } else { Repeat::Safe };
+        if self.made >= self.most || !may_resend(failure, &head.method, repeat) || exchange.deadline.is_expired() {
+            return None;
+        }
+        let is_fresh = self.tried.len() < self.workers;
+        if is_fresh && failure == retry::Failure::Unsent {
+            return Some(Duration::ZERO);
+        }
+        let asked = asked.filter(|_| !is_fresh);
+        let pause = config.settings().pause_as_asked(self.made, fastrand::f64(), asked);
+        let fits = asked.is_none_or(|asked| asked <= MOST_ASKED) && exchange.deadline.remaining() > pause;
+        fits.then_some(pause)
+    }
+}
+
+/// A worker's answer, which may be passed over for another worker's.
+struct Received {
+    answer: Response,
+    source: Source,
+    home: Rc<Connections<WorkerBody>>,
+    lease: Lease,
 }
 
 /// Why one worker gave no answer.
 struct Failed {
     error: GatewayError,
     kind: retry::Failure,
-    /// What was not read of the request's body.
-    rest: Option<WorkerBody>,
+    left: Left,
+}
+
+/// What is left of the request's body after an attempt.
+enum Left {
+    /// All of it: there was no connection. It can be sent whether or not it is kept.
+    All(WorkerBody),
+    /// What was not read.
+    Rest(Option<WorkerBody>),
 }
 
 /// One attempt at one worker.
@@ -173,7 +205,7 @@ struct Attempt<'a, 'b> {
 /// Where the body of an answer comes from.
 enum Source {
     Http1(Box<Link<WorkerBody>>),
-    Http2(Incoming, Place<WorkerBody>),
+    Http2(Answering<WorkerBody>),
 }
 
 impl Source {
@@ -181,14 +213,14 @@ impl Source {
     fn take_back(&mut self) -> Option<WorkerBody> {
         match self {
             Self::Http1(link) => link.take_back(),
-            Self::Http2(..) => None,
+            Self::Http2(body) => body.take_back(),
         }
     }
 
     fn body(self, home: &Rc<Connections<WorkerBody>>) -> AnswerBody<WorkerBody> {
         match self {
             Self::Http1(link) => AnswerBody::http1(link, Some(home.clone())),
-            Self::Http2(body, place) => AnswerBody::http2(body, place),
+            Self::Http2(body) => AnswerBody::http2(body),
         }
     }
 }
@@ -201,7 +233,7 @@ impl Attempt<'_, '_> {
         let mut is_first = self.is_first;
         loop {
             let (sent, is_reused) = if self.home.speaks_http2() && self.exchange.upgrade.is_none() {
-                self.send_http2(head, body, is_first).await?
+                Box::pin(self.send_http2(head, body, is_first)).await?
             } else {
                 self.send_http1(head, body, is_first).await?
             };
@@ -210,20 +242,20 @@ impl Attempt<'_, '_> {
                 Err(failure) => failure,
             };
             if let Some(error) = self.exchange.record.upload().error() {
-                return Err(Failed { error, kind: retry::Failure::Broken, rest: None });
+                return Err(Failed { error, kind: retry::Failure::Broken, left: Left::Rest(None) });
             }
             // The worker closed a kept connection just as it was taken: not a failure of the worker, and the next
             // attempt is on a new one.
             let is_stale = is_reused && (is_unsent || (error.is_break() && head.method.is_safe()));
             if !is_stale {
                 let kind = if is_unsent { retry::Failure::Unsent } else { retry::Failure::Broken };
-                return Err(Failed { error: GatewayError::BadAnswer(error), kind, rest });
+                return Err(Failed { error: GatewayError::BadAnswer(error), kind, left: Left::Rest(rest) });
             }
             body = match self.resend.body(rest) {
                 Some(again) => again,
                 None => {
                     let (error, kind) = (GatewayError::BadAnswer(error), retry::Failure::Broken);
-                    return Err(Failed { error, kind, rest: None });
+                    return Err(Failed { error, kind, left: Left::Rest(None) });
                 }
             };
             is_first = false;
@@ -239,7 +271,8 @@ impl Attempt<'_, '_> {
         let kept = if may_reuse { self.home.reuse().await } else { None };
         let mut link = match kept {
             Some(link) => link,
-            None => match self.home.connect().await {
+            // In a box: it is large, and seldom needed.
+            None => match Box::pin(self.home.connect()).await {
                 Ok(link) => link,
                 Err(error) => return Err(Failed::unsent(error, body)),
             },
@@ -263,10 +296,10 @@ impl Attempt<'_, '_> {
             Ok(place) => place,
             Err(error) => return Err(Failed::unsent(error, body)),
         };
+        let is_reused = place.reused;
         let sending = place.send(self.home.worker.url.scheme(), self.parts(head), body);
         let sent = self.in_time(pin!(sending)).await?;
-        let is_reused = place.reused;
-        Ok((sent.map(|(answer, body)| (answer, Source::Http2(body, place))), is_reused))
+        Ok((sent.map(|(answer, body)| (answer, Source::Http2(body))), is_reused))
     }
 
     fn parts<'h>(&'h self, head: &'h RequestHead) -> RequestParts<'h> {
@@ -279,36 +312,51 @@ impl Attempt<'_, '_> {
         }
     }
 
-    /// Waits for the head of the answer, no longer than it may take to begin.
+    /// Waits for the head of the answer, no longer than it may take to begin, and than the request may take. The time
+    /// that the client takes for its body is not the worker's.
     async fn in_time<T>(&self, mut sending: Pin<&mut impl Future<Output = T>>) -> Result<T, Failed> {
-        let Some(limit) = self.exchange.first_byte_timeout() else {
-            return Ok(sending.await);
-        };
-        let deadline = self.exchange.gateway.deadlines.register();
-        deadline.set(limit);
-        tokio::select! {
-            biased;
-            sent = sending.as_mut() => Ok(sent),
-            () = deadline.expired() => {
-                Err(Failed { error: GatewayError::FirstByteTimeout, kind: retry::Failure::Broken, rest: None })
+        let upload = self.exchange.record.upload();
+        let first_byte = self.exchange.first_byte_timeout().map(|limit| {
+            let deadline = self.exchange.gateway.deadlines.register();
+            deadline.set(limit);
+            (deadline, limit)
+        });
+        let mut was_awaited = false;
+        let sent = poll_fn(|cx| {
+            if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+                return Poll::Ready(Ok(sent));
             }
-        }
+            if self.exchange.deadline.poll_expired(cx).is_ready() {
+                return Poll::Ready(Err(upload.late()));
+            }
+            let Some((deadline, limit)) = &first_byte else { return Poll::Pending };
+            let is_awaited = upload.is_awaited();
+            if std::mem::replace(&mut was_awaited, is_awaited) || is_awaited {
+                deadline.set(*limit);
+            }
+            deadline.poll_expired(cx).map(|()| Err(GatewayError::FirstByteTimeout))
+        });
+        let late = |error| Failed { error, kind: retry::Failure::Broken, left: Left::Rest(None) };
+        sent.await.map_err(late)
     }
 }
 
 impl Failed {
     fn unsent(error: ConnectError, body: WorkerBody) -> Self {
-        Self { error: GatewayError::Connect(error), kind: retry::Failure::Unsent, rest: Some(body) }
+        Self { error: GatewayError::Connect(error), kind: retry::Failure::Unsent, left: Left::All(body) }
     }
 }
 
 impl GatewayError {
     /// What it says of the worker.
-    fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Connect(_) => Outcome::Unreachable,
             Self::BadAnswer(LinkError::Message(MessageError::Io(_) | MessageError::Incomplete)) => Outcome::Unreachable,
-            Self::BadAnswer(_) | Self::FirstByteTimeout => Outcome::Failed,
+            Self::BadAnswer(LinkError::Http2(_)) => Outcome::Unreachable,
+            // It was not the worker that could not say it.
+            Self::BadAnswer(LinkError::Target) => Outcome::Unknown,
+            Self::BadAnswer(_) | Self::FirstByteTimeout | Self::Timeout => Outcome::Failed,
             _ => Outcome::Unknown,
         }
     }
@@ -329,27 +377,23 @@ fn payload(head: &mut RequestHead, body: WorkerBody) -> Payload<WorkerBody> {
     payload
 }
 
-fn receive(
-    exchange: &Exchange,
-    answer: Response,
-    source: Source,
-    home: &Rc<Connections<WorkerBody>>,
-    lease: Lease,
-) -> Answer {
-    let Response { status, mut headers, .. } = answer;
-    headers::strip_hop_by_hop(&mut headers);
-    // Whatever the worker calls it: the client and the log know the request by this id.
-    headers.insert(&X_REQUEST_ID, exchange.record.request_id.clone());
-    let content = match (&exchange.upgrade, source) {
-        (Some(protocol), Source::Http1(link)) if status == StatusCode::SWITCHING_PROTOCOLS => {
-            let idle = exchange.view.snapshot.config.limits.stream_body_stall_timeout_secs;
-            let deadline = exchange.gateway.deadlines.register();
-            Content::Tunnel(Some(Box::new(Tunnel::new(link.into_wire(), protocol.clone(), deadline, idle))))
-        }
-        (_, source) => Content::Stream { first: None, rest: source.body(home) },
-    };
-    let hold = Hold { lease: Some(lease), ..Hold::default() };
-    Answer { head: ResponseHead { status, headers }, content, hold }
+impl Received {
+    fn into_answer(self, exchange: &Exchange) -> Answer {
+        let Self { answer: Response { status, mut headers, .. }, source, home, lease } = self;
+        headers::strip_hop_by_hop(&mut headers);
+        // Whatever the worker calls it: the client and the log know the request by this id.
+        headers.insert(&X_REQUEST_ID, exchange.record.request_id.clone());
+        let content = match (&exchange.upgrade, source) {
+            (Some(protocol), Source::Http1(link)) if status == StatusCode::SWITCHING_PROTOCOLS => {
+                let idle = exchange.config().limits.stream_body_stall_timeout_secs;
+                let deadline = exchange.gateway.deadlines.register();
+                Content::Tunnel(Some(Box::new(Tunnel::new(link.into_wire(), protocol.clone(), deadline, idle))))
+            }
+            (_, source) => Content::Stream { first: None, rest: source.body(&home) },
+        };
+        let hold = Hold { lease: Some(lease), ..Hold::default() };
+        Answer { head: ResponseHead { status, headers }, content, hold }
+    }
 }
 
 /// Reads up to `limit` bytes of an answer's body for modules to see. `Err` holds what to send on when there

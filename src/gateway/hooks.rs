@@ -80,7 +80,8 @@ pub async fn on_response(
         None => (Bytes::new(), Some(content)),
         Some(limit) => {
             let collecting = pin!(forward::collect_answer(content, limit));
-            match within(deadline, || GatewayError::Timeout, collecting).await? {
+            let collected = within(deadline, || GatewayError::Timeout, collecting).await;
+            match collected.inspect_err(|error| hold.lease.iter_mut().for_each(|lease| lease.ended(error.outcome())))? {
                 Ok(body) => (body, None),
                 Err(content) => (Bytes::new(), Some(content)),
             }

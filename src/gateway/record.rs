@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use rustc_hash::FxHashMap;
 
 use super::upload::Upload;
-use crate::access_log::{AccessLog, Entry, Field};
+use crate::access_log::{AccessLog, Entry};
 use crate::admission::AdmissionCounts;
 use crate::client::Client;
 use crate::http1::head::Request;
@@ -116,8 +116,7 @@ impl Record {
             Version::HTTP_11 => "1.1",
             _ => "2",
         };
-        let fields = &self.ledger.log.fields;
-        if [Field::Host, Field::UserAgent, Field::Referer].iter().any(|field| fields.has(*field)) {
+        if self.ledger.log.shows_headers {
             let get = |name| request.headers.get(name).cloned();
             let host = request.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
             let (user_agent, referer) = (get(header::USER_AGENT), get(header::REFERER));

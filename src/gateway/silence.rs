@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 
 use super::body::BodyError;
 use crate::config::Limits;
@@ -34,9 +34,11 @@ struct Comments {
 }
 
 impl Silence {
-    pub fn new(head: &ResponseHead, limits: &Limits, deadlines: &Deadlines) -> Self {
+    /// `length` is that of the answer: one that is known has no room for comments.
+    pub fn new(head: &ResponseHead, length: &SizeHint, limits: &Limits, deadlines: &Deadlines) -> Self {
+        let takes_more = length.exact().is_none() && !limits.sse_keepalive_secs.is_zero();
         let is_plain = || !head.headers.contains_key(header::CONTENT_ENCODING);
-        let has_comments = !limits.sse_keepalive_secs.is_zero() && is_event_stream(head) && is_plain();
+        let has_comments = takes_more && is_event_stream(head) && is_plain();
         let comments = has_comments.then_some(Comments { interval: limits.sse_keepalive_secs, tail: *b"\n\n" });
         let stall = limits.stream_body_stall_timeout_secs;
         Self { deadlines: deadlines.clone(), deadline: None, stall, comments, silent: None }

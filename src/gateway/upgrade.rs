@@ -22,15 +22,16 @@ use crate::stream::Stream;
 /// The protocol that a client asks to switch to, if that is passed on: not with a body, which the worker would have to
 /// read first, and not HTTP/2, whose every request would then pass unseen (RFC 9113 section 3.1 has removed it).
 pub fn asked(request: &Request, body: &RequestBody) -> Option<HeaderValue> {
+    let may_ask = request.method == Method::GET && request.version == Version::HTTP_11 && body.is_end_stream();
+    if !may_ask {
+        return None;
+    }
     let mut protocols = request.headers.get_all(header::UPGRADE).iter();
     let protocol = protocols.next().filter(|_| protocols.next().is_none())?;
     let is_one = protocol.as_bytes().iter().all(|byte| byte.is_ascii_graphic() && *byte != b',');
     let is_http = protocol.as_bytes().get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"))
         || protocol.as_bytes().get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"http"));
-    let is_asked = request.version == Version::HTTP_11
-        && request.method == Method::GET
-        && body.is_end_stream()
-        && head::names_option(&request.headers, "upgrade");
+    let is_asked = head::names_option(&request.headers, "upgrade");
     (is_asked && is_one && !is_http && !protocol.is_empty()).then(|| protocol.clone())
 }
 

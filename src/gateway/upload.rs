@@ -18,7 +18,6 @@ use crate::client::RequestBody;
 #[derive(Debug, Default)]
 pub struct Upload {
     pub bytes: Cell<u64>,
-    /// Somebody wants more of it, and the client has not sent it.
     is_awaited: Cell<bool>,
     fault: Cell<Option<Fault>>,
     kept: RefCell<Kept>,
@@ -30,12 +29,27 @@ enum Fault {
     TooLarge(u64),
 }
 
+/// Bytes that a shard keeps of all its requests' bodies together.
+const MOST_KEPT: u64 = 128 << 20;
+
+/// What a shard keeps of bodies, in bytes.
+#[derive(Debug, Default)]
+pub struct Shelf(Cell<u64>);
+
+/// How much of a body may be kept, and where that is counted.
+#[derive(Debug, Default)]
+pub struct Keep {
+    pub most: u64,
+    pub shelf: Rc<Shelf>,
+}
+
 /// What has been read of a body, until nobody needs it again.
 #[derive(Debug, Default)]
 struct Kept {
     pieces: Vec<Bytes>,
-    /// Bytes that may still be kept.
-    room: u64,
+    /// Bytes of them.
+    bytes: u64,
+    keep: Keep,
     /// Some of it is not kept.
     is_lost: bool,
     is_whole: bool,
@@ -50,28 +64,63 @@ impl Upload {
         })
     }
 
+    /// Whether somebody wants more of it, and the client has not sent it.
+    pub fn is_awaited(&self) -> bool {
+        self.is_awaited.get()
+    }
+
     /// Who is to blame for a request that takes too long.
     pub fn late(&self) -> GatewayError {
-        if self.is_awaited.get() { GatewayError::SlowBody } else { GatewayError::Timeout }
+        if self.is_awaited() { GatewayError::SlowBody } else { GatewayError::Timeout }
     }
 
     /// The body will not be sent again.
     pub fn forget(&self) {
-        let kept = &mut *self.kept.borrow_mut();
-        (kept.pieces, kept.is_lost) = (Vec::new(), true);
+        self.kept.borrow_mut().lose();
     }
 
     fn keep(&self, frame: &Frame<Bytes>) {
         let kept = &mut *self.kept.borrow_mut();
         match frame.data_ref() {
             _ if kept.is_lost => {}
-            Some(data) if data.len() as u64 <= kept.room => {
-                kept.room -= data.len() as u64;
-                kept.pieces.push(data.clone());
-            }
-            _ => (kept.pieces, kept.is_lost) = (Vec::new(), true),
+            Some(data) if kept.has_room(data.len() as u64) => kept.add(data.clone()),
+            _ => kept.lose(),
         }
     }
+}
+
+impl Kept {
+    fn has_room(&self, bytes: u64) -> bool {
+        self.bytes + bytes <= self.keep.most && self.keep.shelf.0.get() + bytes <= MOST_KEPT
+    }
+
+    fn add(&mut self, piece: Bytes) {
+        let bytes = piece.len() as u64;
+        self.bytes += bytes;
+        self.keep.shelf.0.set(self.keep.shelf.0.get() + bytes);
+        self.pieces.push(piece);
+    }
+
+    fn lose(&mut self) {
+        let shelf = &self.keep.shelf.0;
+        shelf.set(shelf.get() - std::mem::take(&mut self.bytes));
+        (self.pieces, self.is_lost) = (Vec::new(), true);
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.lose();
+    }
+}
+
+/// What was read of a body before it was sent.
+pub enum Peeked {
+    /// Nobody needed to, or there is none.
+    Nothing,
+    Whole(Bytes),
+    /// It is longer than what may be kept.
+    TooLong,
 }
 
 /// The body of a request on its way to a worker.
@@ -90,9 +139,9 @@ pub struct ClientBody {
 }
 
 impl ClientBody {
-    /// A body of at most `limit` bytes, of which `keep` may be kept.
-    pub fn new(incoming: RequestBody, upload: Rc<Upload>, limit: u64, keep: u64) -> Self {
-        upload.kept.borrow_mut().room = keep;
+    /// A body of at most `limit` bytes.
+    pub fn new(incoming: RequestBody, upload: Rc<Upload>, limit: u64, keep: Keep) -> Self {
+        upload.kept.borrow_mut().keep = keep;
         Self { incoming, upload, limit }
     }
 
@@ -160,16 +209,16 @@ impl WorkerBody {
     }
 
     /// Reads it, if it is no longer than what may be kept, and gives it back with what was read.
-    pub async fn peek(self) -> Result<(Self, Option<Bytes>), GatewayError> {
+    pub async fn peek(self) -> Result<(Self, Peeked), GatewayError> {
         let mut rest = match self {
-            Self::Whole(body) => return Ok((Self::Whole(body.clone()), Some(body.unwrap_or_default()))),
-            Self::Again(..) => return Ok((self, None)),
+            Self::Whole(body) => return Ok((Self::Whole(body.clone()), body.map_or(Peeked::Nothing, Peeked::Whole))),
+            Self::Again(..) => return Ok((self, Peeked::TooLong)),
             Self::Stream(rest) => rest,
         };
         let upload = rest.upload.clone();
-        let room = upload.kept.borrow().room;
+        let room = upload.kept.borrow().keep.most;
         if rest.incoming.size_hint().lower() > room {
-            return Ok((Self::Stream(rest), None));
+            return Ok((Self::Stream(rest), Peeked::TooLong));
         }
         rest.incoming.expect_whole();
         let mut read = VecDeque::new();
@@ -177,12 +226,15 @@ impl WorkerBody {
             let frame = frame.map_err(|_| upload.error().unwrap_or(GatewayError::BrokenBody))?;
             read.extend(frame.into_data().ok());
             if upload.bytes.get() > room {
-                return Ok((Self::Again(read, Some(rest)), None));
+                return Ok((Self::Again(read, Some(rest)), Peeked::TooLong));
             }
         }
         upload.forget();
         let whole = join(read.make_contiguous());
-        Ok((Self::Whole(Some(whole.clone()).filter(|whole| !whole.is_empty())), Some(whole)))
+        match whole.is_empty() {
+            true => Ok((Self::Whole(None), Peeked::Nothing)),
+            false => Ok((Self::Whole(Some(whole.clone())), Peeked::Whole(whole))),
+        }
     }
 }
 

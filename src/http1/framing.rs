@@ -109,7 +109,9 @@ impl Decoder {
             Some(length) => Self::length(length),
             None => Self::UntilClose,
         };
-        let is_unclear = (is_chunked && length.is_some()) || matches!(decoder, Self::UntilClose);
+        // A body where there must be none may come later, and would be taken for the next answer.
+        let is_forbidden = *status == StatusCode::NO_CONTENT && (is_chunked || length.is_some_and(|length| length > 0));
+        let is_unclear = (is_chunked && length.is_some()) || is_forbidden || matches!(decoder, Self::UntilClose);
         Ok((decoder, !is_unclear && head::is_persistent(*version, headers)))
     }
 

@@ -1,6 +1,7 @@
 //! Serves HTTP/1.1: request after request, each answered before the next is read.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -164,6 +165,9 @@ async fn send(connection: &ClientConnection, terms: &Terms, reply: Reply) -> Aft
 async fn switch(connection: &ClientConnection, head: &ResponseHead, mut body: GatewayBody, tunnel: Tunnel) -> After {
     let write = |out: &mut Vec<u8>| head::write_interim(out, head.status, &head.headers, Some(&tunnel.protocol));
     let sent = poll_fn(|cx| {
+        if connection.poll_expired(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         ready!(connection.poll_flush(cx))?;
         Poll::Ready(connection.with_wire(|wire| wire.send(cx, write, &mut Bytes::new(), b"")))
     });

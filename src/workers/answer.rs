@@ -6,10 +6,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::client::Connections;
-use super::http2::Place;
+use super::http2::Answering;
 use super::link::{Link, LinkError};
 
 /// Pieces of an unwanted answer that are passed over, to use the connection again.
@@ -21,7 +20,7 @@ pub struct AnswerBody<B>(Source<B>);
 enum Source<B> {
     /// Without a home, the connection is closed at the end.
     Http1(Box<Link<B>>, Option<Rc<Connections<B>>>),
-    Http2(Incoming, #[expect(dead_code, reason = "it is free when the body ends")] Place<B>),
+    Http2(Answering<B>),
     Ended,
 }
 
@@ -34,8 +33,8 @@ where
         Self(Source::Http1(link, home)).settled()
     }
 
-    pub fn http2(body: Incoming, place: Place<B>) -> Self {
-        Self(Source::Http2(body, place)).settled()
+    pub fn http2(body: Answering<B>) -> Self {
+        Self(Source::Http2(body)).settled()
     }
 
     fn settled(mut self) -> Self {
@@ -78,7 +77,7 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
         let frame = ready!(match &mut self.0 {
             Source::Http1(link, _) => link.poll_body(cx),
-            Source::Http2(body, _) => Pin::new(body).poll_frame(cx).map_err(LinkError::Http2),
+            Source::Http2(body) => Pin::new(body).poll_frame(cx),
             Source::Ended => Poll::Ready(None),
         });
         match &frame {
@@ -93,7 +92,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Http1(link, _) => link.body_size_hint().exact() == Some(0),
-            Source::Http2(body, _) => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
             Source::Ended => true,
         }
     }
@@ -101,7 +100,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Http1(link, _) => link.body_size_hint(),
-            Source::Http2(body, _) => body.size_hint(),
+            Source::Http2(body) => body.size_hint(),
             Source::Ended => SizeHint::with_exact(0),
         }
     }

@@ -39,7 +39,7 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     pub fn new(worker: Arc<Worker>, connector: Arc<Connector>, max_idle_time: Duration) -> Self {
-        Self { worker, connector, idle: RefCell::default(), http2: Http2::default(), max_idle_time }
+        Self { worker, connector, idle: RefCell::default(), http2: Http2::new(max_idle_time), max_idle_time }
     }
 
     /// The connection used last that is still good, if there is one.
@@ -77,6 +77,7 @@ where
         let mut idle = self.idle.borrow_mut();
         let aged = idle.iter().take_while(|link| link.idle_since.elapsed() >= self.max_idle_time).count();
         idle.drain(..aged);
+        self.http2.close_aged();
     }
 }
 
@@ -87,7 +88,11 @@ where
 {
     /// A place on an HTTP/2 connection, on a new one if there is none.
     pub async fn place(&self) -> Result<Place<B>, ConnectError> {
-        match self.http2.place(|peer| self.worker.addresses.has(peer)) {
+        let is_current = |peer| self.worker.addresses.has(peer);
+        if let Some(place) = self.http2.place(is_current) {
+            return Ok(place);
+        }
+        match self.http2.wait_for_place(is_current).await {
             Some(place) => Ok(place),
             None => self.new_place().await,
         }
@@ -95,8 +100,7 @@ where
 
     /// A place on a new HTTP/2 connection.
     pub async fn new_place(&self) -> Result<Place<B>, ConnectError> {
-        let (stream, peer) = self.connector.connect(&self.worker, Alpn::Http2).await?;
-        self.http2.add(stream, peer).await.map_err(ConnectError::Http2)
+        self.http2.dial(self.connector.connect(&self.worker, Alpn::Http2)).await
     }
 }
 
@@ -131,12 +135,11 @@ pub async fn fetch(
 ) -> Result<Response<Bytes>, FetchError> {
     let (mut head, ()) = request.into_parts();
     let (answer, body) = if connector.alpn == Alpn::Http2 {
-        let (stream, peer) = connector.connect(worker, Alpn::Http2).await?;
-        let connection = Http2::<Empty<Bytes>>::default();
-        let place = connection.add(stream, peer).await.map_err(ConnectError::Http2)?;
+        let connection = Http2::<Empty<Bytes>>::new(Duration::ZERO);
+        let place = connection.dial(connector.connect(worker, Alpn::Http2)).await?;
         let sent = place.send(worker.url.scheme(), asked(worker, &head), Empty::new()).await;
         let (answer, body) = sent.map_err(|failure| FetchError::Send(failure.error))?;
-        (answer, AnswerBody::http2(body, place))
+        (answer, AnswerBody::http2(body))
     } else {
         let mut link = connect::<Empty<Bytes>>(connector, worker).await?;
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

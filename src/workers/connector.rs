@@ -20,7 +20,7 @@ pub enum ConnectError {
     #[error("no TLS handshake in time")]
     TlsTimeout,
     #[error("no HTTP/2: {0}")]
-    Http2(#[source] hyper::Error),
+    Http2(#[from] hyper::Error),
 }
 
 impl ConnectError {

@@ -3,11 +3,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -18,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use super::link::{LinkError, RequestParts, SendError};
@@ -26,8 +28,10 @@ use crate::http1::head::Response;
 use crate::http1::trailers;
 use crate::stream::Stream;
 
-/// Requests that share a connection. Where a worker allows fewer, h2 keeps the others back.
+/// Requests that share a connection, where a worker does not allow fewer.
 const MOST_STREAMS: usize = 100;
+/// How long a request waits for a connection that another one is making.
+const MOST_WAIT: Duration = Duration::from_millis(100);
 /// What a worker may send before it is read: of one answer, and of all. A client that takes nothing holds up only
 /// its own answer as long as there are fewer of them than the one fits into the other.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -38,12 +42,22 @@ const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_TIME: Duration = Duration::from_secs(10);
 
 /// The HTTP/2 connections of one shard to one worker.
-pub struct Http2<B>(RefCell<Vec<Rc<Connection<B>>>>);
+pub struct Http2<B> {
+    connections: RefCell<Vec<Rc<Connection<B>>>>,
+    max_idle_time: Duration,
+    /// Connections that are being made, and requests that wait for one of them.
+    dialing: Cell<usize>,
+    waiting: Cell<usize>,
+    dialed: Notify,
+}
 
 struct Connection<B> {
     sender: SendRequest<Upload<B>>,
+    /// Streams that the worker allows now; none when the connection has ended.
+    allowed: Box<dyn Fn() -> usize>,
     peer: SocketAddr,
     open: Cell<usize>,
+    idle_since: Cell<Instant>,
     /// It carried an exchange before.
     reused: Cell<bool>,
 }
@@ -58,12 +72,7 @@ pub struct Place<B> {
 impl<B> Drop for Place<B> {
     fn drop(&mut self) {
         self.connection.open.set(self.connection.open.get() - 1);
-    }
-}
-
-impl<B> Default for Http2<B> {
-    fn default() -> Self {
-        Self(RefCell::default())
+        self.connection.idle_since.set(Instant::now());
     }
 }
 
@@ -74,14 +83,47 @@ where
 {
     /// A place on a connection that is open, if there is one, to an address that is still the worker's.
     pub fn place(&self, is_current: impl Fn(SocketAddr) -> bool) -> Option<Place<B>> {
-        let mut connections = self.0.borrow_mut();
+        self.close_aged();
+        let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| !connection.sender.is_closed() && is_current(connection.peer));
-        let has_room = |connection: &&Rc<Connection<B>>| connection.open.get() < MOST_STREAMS;
-        connections.iter().find(has_room).map(Connection::place)
+        connections.iter().find(|connection| connection.has_room()).map(Connection::place)
+    }
+
+    /// The same, with a look at the connections that other requests are making, as far as they will have room. They
+    /// are not waited for if they take long: a worker that can't be reached must not hold a request twice.
+    pub async fn wait_for_place(&self, is_current: impl Fn(SocketAddr) -> bool) -> Option<Place<B>> {
+        let waiting = async {
+            loop {
+                let dialed = self.dialed.notified();
+                let place = self.place(&is_current);
+                if place.is_some() || self.waiting.get() >= self.dialing.get() * (MOST_STREAMS - 1) {
+                    return place;
+                }
+                let _waits = Counted::one_more(&self.waiting);
+                dialed.await;
+            }
+        };
+        tokio::time::timeout(MOST_WAIT, waiting).await.ok().flatten()
+    }
+
+    /// Makes a connection with `dial`, and takes a place on it.
+    pub async fn dial<E>(&self, dial: impl Future<Output = Result<(Stream, SocketAddr), E>>) -> Result<Place<B>, E>
+    where
+        E: From<hyper::Error>,
+    {
+        let dials = Counted::one_more(&self.dialing);
+        let made = async {
+            let (stream, peer) = dial.await?;
+            Ok(self.add(stream, peer).await?)
+        };
+        let made = made.await;
+        drop(dials);
+        self.dialed.notify_waiters();
+        made
     }
 
     /// Begins to speak HTTP/2 on a new connection, and takes a place on it.
-    pub async fn add(&self, stream: Stream, peer: SocketAddr) -> Result<Place<B>, hyper::Error> {
+    async fn add(&self, stream: Stream, peer: SocketAddr) -> Result<Place<B>, hyper::Error> {
         let mut builder = Builder::new(Tasks);
         builder
             .timer(TokioTimer::new())
@@ -91,24 +133,69 @@ where
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PING_TIME);
         let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
+        let driver = Rc::new(RefCell::new(Some(driver)));
+        let driven = driver.clone();
+        let allowed = move || driven.borrow().as_ref().map_or(0, |driver| driver.current_max_send_streams());
         spawn_local(async move {
-            if let Err(error) = driver.await {
+            let ended = poll_fn(|cx| match &mut *driver.borrow_mut() {
+                Some(driver) => Pin::new(driver).poll(cx),
+                None => Poll::Ready(Ok(())),
+            });
+            if let Err(error) = ended.await {
                 tracing::debug!(%error, "a connection to a worker ended");
             }
+            // Only then does it take no more requests.
+            driver.take();
         });
-        let connection = Rc::new(Connection { sender, peer, open: Cell::new(0), reused: Cell::new(false) });
+        let (open, reused, idle_since) = (Cell::new(0), Cell::new(false), Cell::new(Instant::now()));
+        let connection = Rc::new(Connection { sender, allowed: Box::new(allowed), peer, open, idle_since, reused });
         let place = Connection::place(&connection);
-        self.0.borrow_mut().push(connection);
+        self.connections.borrow_mut().push(connection);
         Ok(place)
     }
+}
 
-    /// Closes what nobody uses.
-    pub fn close_idle(&self) {
-        self.0.borrow_mut().retain(|connection| connection.open.get() > 0);
+impl<B> Http2<B> {
+    /// Its connections are closed when nobody has used them for `max_idle_time`.
+    pub fn new(max_idle_time: Duration) -> Self {
+        Self {
+            connections: RefCell::default(),
+            max_idle_time,
+            dialing: Cell::new(0),
+            waiting: Cell::new(0),
+            dialed: Notify::new(),
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub fn close_aged(&self) {
+        let is_fresh = |connection: &Connection<B>| connection.idle_since.get().elapsed() < self.max_idle_time;
+        self.connections.borrow_mut().retain(|connection| connection.open.get() > 0 || is_fresh(connection));
+    }
+}
+
+/// Counts one more while it lives.
+struct Counted<'a>(&'a Cell<usize>);
+
+impl<'a> Counted<'a> {
+    fn one_more(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
 impl<B> Connection<B> {
+    /// What a worker has no room for would wait for others to end.
+    fn has_room(&self) -> bool {
+        self.open.get() < MOST_STREAMS.min((self.allowed)())
+    }
+
     fn place(self: &Rc<Self>) -> Place<B> {
         self.open.set(self.open.get() + 1);
         Place { connection: self.clone(), reused: self.reused.replace(true) }
@@ -122,45 +209,86 @@ where
 {
     /// Sends a request and waits for the head of its answer.
     pub async fn send(
-        &self,
+        self,
         scheme: Scheme,
         request: RequestParts<'_>,
         body: B,
-    ) -> Result<(Response, Incoming), SendError<B>> {
+    ) -> Result<(Response, Answering<B>), SendError<B>> {
         let mut sender = self.connection.sender.clone();
-        let request = match message(scheme, request, Upload(body)) {
-            Ok(request) => request,
-            Err(body) => {
-                return Err(SendError { error: LinkError::Target, is_unsent: true, rest: Some(body.0) });
-            }
+        let upload = Upload::new(body);
+        let Some(request) = message(scheme, request, upload.clone()) else {
+            return Err(SendError { error: LinkError::Target, is_unsent: true, rest: upload.take() });
         };
         match sender.try_send_request(request).await {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
-                Ok((Response { status: head.status, version: head.version, headers: head.headers }, body))
+                let head = Response { status: head.status, version: head.version, headers: head.headers };
+                Ok((head, Answering { body, upload, _place: self }))
             }
             Err(mut failure) => {
-                let rest = failure.take_message().map(|request| request.into_body().0);
+                let is_unsent = failure.take_message().is_some();
                 let error = failure.into_error();
-                let is_unsent = rest.is_some() || is_refused(&error);
-                Err(SendError { error: LinkError::Http2(error), is_unsent, rest })
+                let is_unsent = is_unsent || is_refused(&error);
+                Err(SendError { error: LinkError::Http2(error), is_unsent, rest: upload.take() })
             }
         }
     }
 }
 
-/// The worker says that it has not begun to work on it (RFC 9113 section 8.7).
+/// The worker says that it has not begun to work on it: of this stream (RFC 9113 section 8.7), or of all streams after
+/// the last that it has looked at (section 6.8).
 fn is_refused(error: &hyper::Error) -> bool {
-    let reason = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::reason);
-    reason == Some(h2::Reason::REFUSED_STREAM)
+    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote())
+    })
 }
 
-fn message<B>(scheme: Scheme, parts: RequestParts, body: Upload<B>) -> Result<Request<Upload<B>>, Upload<B>> {
+/// The body of an answer as it comes. What has not been sent of the request by its end, nobody wants.
+pub struct Answering<B> {
+    body: Incoming,
+    upload: Upload<B>,
+    _place: Place<B>,
+}
+
+impl<B> Answering<B> {
+    /// What has not been read of the request's body, for another worker: its exchange here is over.
+    pub fn take_back(&mut self) -> Option<B> {
+        self.upload.take()
+    }
+}
+
+impl<B> Drop for Answering<B> {
+    fn drop(&mut self) {
+        self.upload.take();
+    }
+}
+
+impl<B> Body for Answering<B> {
+    type Data = Bytes;
+    type Error = LinkError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            // hyper takes a reset without an error for an end.
+            None if !self.body.is_end_stream() => Poll::Ready(Some(Err(LinkError::Cut))),
+            frame => Poll::Ready(frame.map(|frame| frame.map_err(LinkError::Http2))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn message<B>(scheme: Scheme, parts: RequestParts, body: Upload<B>) -> Option<Request<Upload<B>>> {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let authority = parts.host.to_str().unwrap_or_default();
-    let Ok(uri) = Uri::builder().scheme(scheme.as_str()).authority(authority).path_and_query(path).build() else {
-        return Err(body);
-    };
+    let uri = Uri::builder().scheme(scheme.as_str()).authority(authority).path_and_query(path).build().ok()?;
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = uri;
@@ -173,32 +301,65 @@ fn message<B>(scheme: Scheme, parts: RequestParts, body: Upload<B>) -> Result<Re
     }
     // Trailers are passed on, which some workers want to be told (RFC 9110 section 10.1.4).
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    Ok(request)
+    Some(request)
 }
 
-/// A request's body, with the trailers that may be sent.
-struct Upload<B>(B);
+/// A request's body, with the trailers that may be sent. h2 reads it in a task of its own; who has begun the exchange
+/// can take back what is left of it, which resets the stream unless it has ended.
+struct Upload<B>(Rc<Shared<B>>);
+
+struct Shared<B> {
+    body: RefCell<Option<B>>,
+    /// The task that reads it.
+    reader: Cell<Option<Waker>>,
+}
+
+impl<B> Clone for Upload<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B> Upload<B> {
+    fn new(body: B) -> Self {
+        Self(Rc::new(Shared { body: RefCell::new(Some(body)), reader: Cell::new(None) }))
+    }
+
+    fn take(&self) -> Option<B> {
+        self.0.reader.take().into_iter().for_each(Waker::wake);
+        self.0.body.take()
+    }
+}
 
 impl<B> Body for Upload<B>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = Box<dyn Error + Send + Sync>;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map_ok(|frame| match frame.into_trailers() {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let mut body = self.0.body.borrow_mut();
+        let Some(body) = &mut *body else {
+            return Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into())));
+        };
+        let frame = Pin::new(body).poll_frame(cx);
+        if frame.is_pending() {
+            self.0.reader.set(Some(cx.waker().clone()));
+        }
+        frame.map_err(Into::into).map_ok(|frame| match frame.into_trailers() {
             Ok(fields) => Frame::trailers(trailers::allowed(fields)),
             Err(frame) => frame,
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.0.body.borrow().as_ref().is_some_and(B::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.0.body.borrow().as_ref().map_or_else(SizeHint::default, B::size_hint)
     }
 }
 

@@ -45,6 +45,8 @@ pub enum LinkError {
     Switch,
     #[error("the target can't be said in HTTP/2")]
     Target,
+    #[error("its stream was reset before its end")]
+    Cut,
     #[error("HTTP/2: {0}")]
     Http2(#[source] hyper::Error),
 }
