@@ -54,22 +54,33 @@ pub async fn serve(gateway: Rc<Gateway>, arrived: Arrived, _counted: CountedConn
         Some(Alpn::Http1) | None => poll_fn(|cx| poll_protocol(&gateway, &mut wire, &deadline, cx)).await,
     };
     match protocol {
-        Protocol::Http1 => http1::serve(&gateway, ClientConnection::new(wire, client, deadline, patience)).await,
-        Protocol::Http2 => http2::serve(&gateway, wire, client, deadline, patience).await,
+        Protocol::Http1 => {
+            gateway.metrics.protocols.http1.add(1);
+            http1::serve(&gateway, ClientConnection::new(wire, client, deadline, patience)).await
+        }
+        Protocol::Http2 => {
+            gateway.metrics.protocols.http2.add(1);
+            http2::serve(&gateway, wire, client, deadline, patience).await
+        }
         Protocol::None => {}
     }
 }
 
-/// The handshake of TLS, in the connection's own task and time.
+/// The handshake of TLS, in the connection's own task and time; a drain does not wait for it.
 async fn shake_hands(
     gateway: &Gateway,
     tls: &ServerTls,
     stream: TcpStream,
     deadline: &Deadline,
 ) -> Option<tls::Accepted> {
+    let given_up = poll_fn(|cx| match deadline.poll_expired(cx) {
+        Poll::Pending if !gateway.is_draining() => Poll::Pending,
+        _ => Poll::Ready(()),
+    });
     let shaken = tokio::select! {
+        biased;
         shaken = tls.accept(stream) => shaken,
-        () = deadline.expired() => Err(io::ErrorKind::TimedOut.into()),
+        () = given_up => Err(io::ErrorKind::TimedOut.into()),
     };
     gateway.metrics.handshakes.count(shaken.is_ok());
     shaken.inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed")).ok()

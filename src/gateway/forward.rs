@@ -82,7 +82,12 @@ pub async fn send(
             Left::All(body) => Some(body),
             Left::Rest(rest) => resend.body(rest),
         };
-        let (Some(pause), Some(again)) = (attempts.pause(exchange, failure, asked, &head), again) else { break };
+        // Who has waited for one worker in vain does not wait for it again.
+        let is_waste = matches!(&last, Err(GatewayError::Connect(error)) if error.is_timeout()) && !attempts.is_fresh();
+        let (false, Some(pause), Some(again)) = (is_waste, attempts.pause(exchange, failure, asked, &head), again)
+        else {
+            break;
+        };
         if !exchange.gateway.retries.take(Instant::now()) {
             break;
         }
@@ -145,6 +150,11 @@ impl Attempts {
         }
     }
 
+    /// Whether there are workers that have not been tried.
+    fn is_fresh(&self) -> bool {
+        self.tried.len() < self.workers
+    }
+
     /// The pause before another attempt; `None` if there is to be none. Another worker is tried at once if this one
     /// could not be reached. A worker that wants to be left alone for longer is what its client should hear.
     fn pause(
@@ -159,7 +169,7 @@ impl Attempts {
         if self.made >= self.most || !may_resend(failure, &head.method, repeat) || exchange.deadline.is_expired() {
             return None;
         }
-        let is_fresh = self.tried.len() < self.workers;
+        let is_fresh = self.is_fresh();
         if is_fresh && failure == retry::Failure::Unsent {
             return Some(Duration::ZERO);
         }

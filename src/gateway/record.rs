@@ -254,6 +254,7 @@ pub struct HttpMetrics {
     counts: Mutex<Counts>,
     pub connections: AtomicU64,
     pub handshakes: Handshakes,
+    pub protocols: Protocols,
     pub admission: AdmissionCounts,
 }
 
@@ -268,6 +269,13 @@ impl Handshakes {
     pub fn count(&self, is_made: bool) {
         if is_made { self.made.add(1) } else { self.failed.add(1) }
     }
+}
+
+/// Clients' connections by what was spoken on them; those on which nothing came are in none.
+#[derive(Default)]
+pub struct Protocols {
+    pub http1: Counter,
+    pub http2: Counter,
 }
 
 /// Labels are ours, not a stranger's: the quick hash will do.
@@ -345,4 +353,13 @@ pub fn expose(shards: &[Arc<HttpMetrics>], exposition: &mut Exposition) {
     }
     let help = "Clients' connections that are open.";
     exposition.gauge("smg_http_connections_active", help, &[], connections as f64);
+    let sum = |count: fn(&HttpMetrics) -> &Counter| shards.iter().map(|shard| count(shard).get()).sum::<u64>() as f64;
+    for (protocol, count) in [("http/1.1", sum(|it| &it.protocols.http1)), ("h2", sum(|it| &it.protocols.http2))] {
+        let help = "Clients' connections by the version of HTTP on them.";
+        exposition.counter("smg_http_connections_total", help, &[("protocol", protocol)], count);
+    }
+    for (outcome, count) in [("made", sum(|it| &it.handshakes.made)), ("failed", sum(|it| &it.handshakes.failed))] {
+        let help = "TLS handshakes with clients.";
+        exposition.counter("smg_tls_handshakes_total", help, &[("outcome", outcome)], count);
+    }
 }

@@ -130,6 +130,8 @@ where
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD)
+            // What still comes for streams that clients have left counts, and would end the connection of all others.
+            .max_local_error_reset_streams(None)
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PING_TIME);
         let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;

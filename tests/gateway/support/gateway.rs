@@ -2,6 +2,7 @@
 
 use super::client::{Client, Response};
 use super::process::{Process, START_LIMIT, executable};
+use super::tls::Caller;
 use super::wait::eventually;
 use super::worker::Worker;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub fn guest(name: &str) -> String {
 pub struct Gateway {
     pub address: SocketAddr,
     process: Process,
+    caller: Option<Caller>,
 }
 
 impl Deref for Gateway {
@@ -41,6 +43,7 @@ pub struct Builder {
     workers: Vec<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    caller: Option<Caller>,
     defaults: Defaults,
 }
 
@@ -67,9 +70,19 @@ impl Builder {
         self
     }
 
+    pub fn args<A: Into<String>>(self, args: impl IntoIterator<Item = A>) -> Self {
+        args.into_iter().fold(self, Self::arg)
+    }
+
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// Speaks TLS with the pair of files; the test's own requests are made by `caller`.
+    pub fn tls(mut self, caller: Caller, (chain, key): &(String, String)) -> Self {
+        self.caller = Some(caller);
+        self.args([format!("--tls-cert-path={chain}"), format!("--tls-key-path={key}")])
     }
 
     pub fn subcommand(mut self, name: &str) -> Self {
@@ -101,7 +114,7 @@ impl Builder {
             command.args(self.workers.iter().map(|url| format!("--worker-urls={url}")));
         }
         command.args(self.args).envs(self.env);
-        Gateway::of(command)
+        Gateway::of(command, self.caller)
     }
 }
 
@@ -117,10 +130,11 @@ impl Gateway {
     }
 
     #[track_caller]
-    fn of(command: Command) -> Self {
+    fn of(command: Command, caller: Option<Caller>) -> Self {
         let process = Process::start(command);
-        let address = printed_address(&process, "listening on http://");
-        Gateway { address, process }
+        let scheme = if caller.is_some() { "https" } else { "http" };
+        let address = printed_address(&process, &format!("listening on {scheme}://"));
+        Gateway { address, process, caller }
     }
 
     /// Where `--prometheus-port` listens.
@@ -131,7 +145,15 @@ impl Gateway {
 
     #[track_caller]
     pub fn connect(&self) -> Client {
-        Client::connect(self.address)
+        match &self.caller {
+            None => Client::connect(self.address),
+            Some(caller) => Client::connect_tls(self.address, caller.clone()),
+        }
+    }
+
+    /// How the test's own requests shake hands, if they do.
+    pub fn caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
     }
 
     /// One request on a connection of its own.

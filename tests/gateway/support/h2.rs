@@ -3,6 +3,7 @@
 use super::gateway::Gateway;
 use super::h2_answer::{Answer, StreamEnd};
 use super::h2_frames::{Code, Frame, PATIENCE, RawH2};
+use super::tls::Caller;
 use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ pub struct H2 {
     pub raw: RawH2,
     /// What the gateway's SETTINGS said.
     pub settings: Vec<(u16, u32)>,
+    scheme: &'static str,
     authority: String,
     streams: BTreeMap<u32, Stream>,
     /// Streams that we take no more bytes of than their window has.
@@ -55,15 +57,28 @@ impl H2 {
     /// With the settings that RFC 9113 has as defaults.
     #[track_caller]
     pub fn connect(gateway: &Gateway) -> Self {
-        Self::connect_with(gateway.address, &[])
+        match gateway.caller() {
+            None => Self::connect_with(gateway.address, &[]),
+            Some(caller) => Self::connect_tls(gateway.address, caller.clone()),
+        }
     }
 
     #[track_caller]
     pub fn connect_with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let (raw, theirs) = RawH2::open(address, settings);
+        Self::on(RawH2::open(address, settings), address, "http")
+    }
+
+    /// By ALPN.
+    #[track_caller]
+    pub fn connect_tls(address: SocketAddr, caller: Caller) -> Self {
+        Self::on(RawH2::silent_tls(address, caller).opened(&[]), address, "https")
+    }
+
+    fn on((raw, theirs): (RawH2, Vec<(u16, u32)>), address: SocketAddr, scheme: &'static str) -> Self {
         let initial = theirs.iter().rev().find(|(id, _)| *id == Frame::INITIAL_WINDOW_SIZE);
         H2 {
             raw,
+            scheme,
             authority: address.to_string(),
             streams: BTreeMap::new(),
             held: HashSet::new(),
@@ -107,7 +122,7 @@ impl H2 {
     #[track_caller]
     pub fn start(&mut self, method: &str, path: &str, headers: &[(&str, &str)], last: Last) -> u32 {
         let authority = self.authority.clone();
-        let pseudo = [(":method", method), (":scheme", "http"), (":authority", &authority), (":path", path)];
+        let pseudo = [(":method", method), (":scheme", self.scheme), (":authority", &authority), (":path", path)];
         let fields: Vec<_> = pseudo.into_iter().chain(headers.iter().copied()).collect();
         self.start_with(&fields, last)
     }

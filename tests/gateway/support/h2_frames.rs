@@ -2,6 +2,7 @@
 
 use super::hpack;
 use super::message::latin1;
+use super::tls::{Caller, Channel};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -171,7 +172,7 @@ impl fmt::Debug for Code {
 
 /// A connection of frames. Nothing is answered unless the test does it.
 pub struct RawH2 {
-    stream: TcpStream,
+    channel: Channel,
     unread: VecDeque<u8>,
     log: VecDeque<String>,
 }
@@ -180,11 +181,22 @@ impl RawH2 {
     /// A TCP connection on which nothing was sent.
     #[track_caller]
     pub fn silent(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE);
-        let stream = stream.unwrap_or_else(|e| panic!("no connection to {address}: {e}"));
-        stream.set_nodelay(true).expect("TCP sockets take nodelay");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero is accepted");
-        let raw = RawH2 { stream, unread: VecDeque::new(), log: VecDeque::new() };
+        Self::on(connect(address))
+    }
+
+    /// A TLS connection on which nothing else was sent; it is for HTTP/2.
+    #[track_caller]
+    pub fn silent_tls(address: SocketAddr, caller: Caller) -> Self {
+        let channel = caller.alpn(&["h2"]).connect(connect(address));
+        let channel = channel.unwrap_or_else(|e| panic!("no TLS with {address}: {e}"));
+        assert_eq!(channel.alpn().as_deref(), Some("h2"));
+        Self::on(channel)
+    }
+
+    pub(super) fn on(channel: impl Into<Channel>) -> Self {
+        let raw = RawH2 { channel: channel.into(), unread: VecDeque::new(), log: VecDeque::new() };
+        raw.channel.tcp().set_nodelay(true).expect("TCP sockets take nodelay");
+        raw.set_write_patience(PATIENCE);
         raw.set_patience(PATIENCE);
         raw
     }
@@ -193,7 +205,12 @@ impl RawH2 {
     /// acknowledgements; also what the gateway's settings were.
     #[track_caller]
     pub fn open(address: SocketAddr, settings: &[(u16, u32)]) -> (Self, Vec<(u16, u32)>) {
-        let mut raw = Self::silent(address);
+        Self::silent(address).opened(settings)
+    }
+
+    #[track_caller]
+    pub fn opened(self, settings: &[(u16, u32)]) -> (Self, Vec<(u16, u32)>) {
+        let mut raw = self;
         let ours = [&[(Frame::HEADER_TABLE_SIZE, 0)], settings].concat();
         raw.write([PREFACE, &Frame::settings(&ours).encode()].concat()).expect("a new connection takes bytes");
         let theirs = raw.expect(|f| f.kind == Frame::SETTINGS && !f.has(Frame::ACK));
@@ -203,7 +220,7 @@ impl RawH2 {
     }
 
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
+        self.channel.write_all(bytes.as_ref())
     }
 
     #[track_caller]
@@ -218,18 +235,19 @@ impl RawH2 {
     /// How long a read waits from now on.
     pub fn set_patience(&self, patience: Duration) {
         let patience = patience.max(Duration::from_millis(1));
-        self.stream.set_read_timeout(Some(patience)).expect("a timeout above zero is accepted");
+        self.channel.tcp().set_read_timeout(Some(patience)).expect("a timeout above zero is accepted");
     }
 
     /// How long a write waits from now on.
     pub fn set_write_patience(&self, patience: Duration) {
-        self.stream.set_write_timeout(Some(patience)).expect("a timeout above zero is accepted");
+        self.channel.tcp().set_write_timeout(Some(patience)).expect("a timeout above zero is accepted");
     }
 
-    /// A second handle that goes on reading while this one only writes.
+    /// A second handle that goes on reading while this one only writes; not with TLS.
     pub fn split_reader(&mut self) -> Self {
-        let stream = self.stream.try_clone().expect("descriptors are left");
-        RawH2 { stream, unread: std::mem::take(&mut self.unread), log: VecDeque::new() }
+        assert!(matches!(self.channel, Channel::Plain(_)), "a second handle can't decrypt");
+        let channel = Channel::Plain(self.channel.tcp().try_clone().expect("descriptors are left"));
+        RawH2 { channel, unread: std::mem::take(&mut self.unread), log: VecDeque::new() }
     }
 
     /// The next frame, `None` at the end of the connection; a reset counts as an end.
@@ -243,7 +261,7 @@ impl RawH2 {
                 return Ok(Some(frame));
             }
             let mut piece = [0; 64 * 1024];
-            match self.stream.read(&mut piece) {
+            match self.channel.read(&mut piece) {
                 Ok(0) => return Ok(None),
                 Ok(n) => self.unread.extend(&piece[..n]),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -315,6 +333,12 @@ impl RawH2 {
     pub fn log(&self) -> String {
         format!("{:#?}", self.log)
     }
+}
+
+#[track_caller]
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE);
+    stream.unwrap_or_else(|e| panic!("no connection to {address}: {e}"))
 }
 
 /// How a connection ended.

@@ -1,6 +1,8 @@
 //! Header blocks of HTTP/2 (RFC 7541), as far as a test client needs them: it writes literals only, so that any bytes
 //! can be sent, and announces a dynamic table of size zero, so that none has to be kept.
 
+use std::collections::VecDeque;
+
 /// A field as bytes; nothing says that it is valid.
 pub type Field = (Vec<u8>, Vec<u8>);
 
@@ -39,31 +41,73 @@ fn integer(block: &mut Vec<u8>, flags: u8, prefix: u32, number: usize) {
     block.push(rest as u8);
 }
 
-/// Decodes a whole block; `Err` says what is wrong with it.
+/// Decodes a whole block of a peer that may keep no table; `Err` says what is wrong with it.
 pub fn decode(block: &[u8]) -> Result<Vec<Field>, String> {
-    let mut reader = Reader(block);
-    let mut fields = Vec::new();
-    while let Some(&first) = reader.0.first() {
-        match first {
-            0x80.. => {
-                let (name, value) = known(reader.integer(7)?)?;
-                fields.push((name.into(), value.into()));
-            }
-            0x40..0x80 => fields.push(reader.literal(6)?),
-            0x20..0x40 => match reader.integer(5)? {
-                0 => {}
-                size => return Err(format!("a dynamic table of {size} bytes, where none was allowed")),
-            },
-            _ => fields.push(reader.literal(4)?),
-        }
-    }
-    Ok(fields)
+    Table::of(0).decode(block)
 }
 
-/// An entry of the static table (appendix A), counted from 1.
-fn known(index: usize) -> Result<(&'static str, &'static str), String> {
-    let entry = index.checked_sub(1).and_then(|i| STATIC.get(i));
-    entry.copied().ok_or(format!("index {index}, where there is no dynamic table"))
+/// What the peer has put into its dynamic table (section 2.3.2).
+pub struct Table {
+    /// The newest first.
+    entries: VecDeque<Field>,
+    size: usize,
+    most: usize,
+}
+
+impl Table {
+    /// A table of at most `size` bytes; without SETTINGS it is 4096.
+    pub fn of(size: usize) -> Self {
+        Table { entries: VecDeque::new(), size, most: size }
+    }
+
+    /// Decodes a whole block; `Err` says what is wrong with it.
+    pub fn decode(&mut self, block: &[u8]) -> Result<Vec<Field>, String> {
+        let mut reader = Reader(block);
+        let mut fields = Vec::new();
+        while let Some(&first) = reader.0.first() {
+            match first {
+                0x80.. => fields.push(self.at(reader.integer(7)?)?),
+                0x40..0x80 => {
+                    let field = self.literal(&mut reader, 6)?;
+                    self.entries.push_front(field.clone());
+                    self.shrink();
+                    fields.push(field);
+                }
+                0x20..0x40 => match reader.integer(5)? {
+                    size if size <= self.most => {
+                        self.size = size;
+                        self.shrink();
+                    }
+                    size => return Err(format!("a dynamic table of {size} bytes, where {} are allowed", self.most)),
+                },
+                _ => fields.push(self.literal(&mut reader, 4)?),
+            }
+        }
+        Ok(fields)
+    }
+
+    fn literal(&self, reader: &mut Reader, prefix: u32) -> Result<Field, String> {
+        let name = match reader.integer(prefix)? {
+            0 => reader.string()?,
+            index => self.at(index)?.0,
+        };
+        Ok((name, reader.string()?))
+    }
+
+    /// An entry of the static table (appendix A), counted from 1, or of the dynamic one behind it.
+    fn at(&self, index: usize) -> Result<Field, String> {
+        let index = index.checked_sub(1).ok_or("index 0")?;
+        match STATIC.get(index) {
+            Some(&(name, value)) => Ok((name.into(), value.into())),
+            None => self.entries.get(index - STATIC.len()).cloned().ok_or(format!("no entry at {}", index + 1)),
+        }
+    }
+
+    fn shrink(&mut self) {
+        while self.entries.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>() > self.size {
+            self.entries.pop_back();
+        }
+    }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -89,14 +133,6 @@ impl Reader<'_> {
             }
         }
         Err("a number of more than 28 bits".into())
-    }
-
-    fn literal(&mut self, prefix: u32) -> Result<Field, String> {
-        let name = match self.integer(prefix)? {
-            0 => self.string()?,
-            index => known(index)?.0.into(),
-        };
-        Ok((name, self.string()?))
     }
 
     fn string(&mut self) -> Result<Vec<u8>, String> {

@@ -46,14 +46,7 @@ impl Authority {
     /// A client that trusts only this authority and wants to talk to `name`.
     pub fn client(&self, name: &str) -> Caller {
         let name = ServerName::try_from(name.to_owned()).expect("a name or an address");
-        Caller {
-            roots: self.roots(),
-            name,
-            alpn: Vec::new(),
-            versions: DEFAULT_VERSIONS.to_vec(),
-            sni: true,
-            identity: None,
-        }
+        Caller { roots: self.roots(), name, alpn: Vec::new(), versions: DEFAULT_VERSIONS.to_vec(), sni: true }
     }
 
     fn roots(&self) -> Arc<RootCertStore> {
@@ -110,7 +103,6 @@ pub struct Caller {
     alpn: Vec<Vec<u8>>,
     versions: Vec<&'static SupportedProtocolVersion>,
     sni: bool,
-    identity: Option<Leaf>,
 }
 
 impl Caller {
@@ -131,24 +123,25 @@ impl Caller {
         self
     }
 
-    /// Shows this certificate if it is asked for one.
-    pub fn identity(mut self, leaf: &Leaf) -> Self {
-        self.identity = Some(leaf.clone());
-        self
+    /// The first bytes that it sends.
+    pub fn hello(self) -> Vec<u8> {
+        let mut hello = Vec::new();
+        self.connection().expect("a name").write_tls(&mut hello).expect("a vector takes everything");
+        hello
     }
 
     pub fn connect(self, stream: TcpStream) -> io::Result<Channel> {
-        let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&self.versions);
-        let builder = builder.expect("known versions").with_root_certificates(self.roots);
-        let mut config = match &self.identity {
-            None => builder.with_no_client_auth(),
-            Some(leaf) => builder.with_client_auth_cert(vec![leaf.der()], leaf.private_key()).expect("a pair"),
-        };
-        (config.alpn_protocols, config.enable_sni) = (self.alpn, self.sni);
-        let connection = ClientConnection::new(Arc::new(config), self.name).map_err(io::Error::other)?;
-        let mut tls = StreamOwned::new(connection, patient(stream)?);
+        let mut tls = StreamOwned::new(self.connection()?, patient(stream)?);
         tls.conn.complete_io(&mut tls.sock)?;
         Ok(Channel::Client(Box::new(tls)))
+    }
+
+    fn connection(self) -> io::Result<ClientConnection> {
+        let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&self.versions);
+        let builder = builder.expect("known versions").with_root_certificates(self.roots);
+        let mut config = builder.with_no_client_auth();
+        (config.alpn_protocols, config.enable_sni) = (self.alpn, self.sni);
+        ClientConnection::new(Arc::new(config), self.name).map_err(io::Error::other)
     }
 }
 
@@ -157,6 +150,10 @@ impl Caller {
 pub struct Acceptor(Arc<ServerConfig>);
 
 impl Acceptor {
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        self.0.clone()
+    }
+
     pub fn accept(&self, stream: TcpStream) -> io::Result<Channel> {
         let connection = ServerConnection::new(self.0.clone()).map_err(io::Error::other)?;
         let mut tls = StreamOwned::new(connection, patient(stream)?);

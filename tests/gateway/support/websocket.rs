@@ -4,6 +4,7 @@
 use super::client::Response;
 use super::conn::{Conn, ReceivedRequest};
 use super::message::{Framing, latin1};
+use super::tls::{Caller, Channel};
 use super::wire::{Body, Wire};
 use std::borrow::BorrowMut;
 use std::io::{self, ErrorKind};
@@ -127,7 +128,19 @@ impl WebSocket<Wire> {
     #[track_caller]
     pub fn open_and_send(address: SocketAddr, path: &str, early: impl AsRef<[u8]>) -> Self {
         let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap_or_else(|e| panic!("no connection: {e}"));
-        let mut wire = Wire::new(stream, PATIENCE);
+        Self::open_on(stream, address, path, early)
+    }
+
+    /// The same with TLS.
+    #[track_caller]
+    pub fn open_tls(address: SocketAddr, caller: Caller, path: &str) -> Self {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap_or_else(|e| panic!("no connection: {e}"));
+        Self::open_on(caller.connect(stream).unwrap_or_else(|e| panic!("no TLS: {e}")), address, path, [])
+    }
+
+    #[track_caller]
+    fn open_on(channel: impl Into<Channel>, address: SocketAddr, path: &str, early: impl AsRef<[u8]>) -> Self {
+        let mut wire = Wire::new(channel, PATIENCE);
         let ask = upgrade_request(address, path, "");
         wire.write(&[ask.as_bytes(), early.as_ref()].concat()).expect("a new connection takes bytes");
         let head = wire.read_head().unwrap_or_else(|e| panic!("no answer: {e}")).expect("an answer before the end");
