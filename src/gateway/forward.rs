@@ -64,6 +64,10 @@ pub async fn send(
         let (failure, asked, left) = match attempt.run(&mut head, body).await {
             Ok((answer, mut source)) => {
                 attempts.answered(exchange, &mut lease, answer.status);
+                if !retry::may_be_retried(answer.status) {
+                    resend.forget();
+                    return Ok(Received { answer, source, home, lease }.into_answer(exchange));
+                }
                 let failure = retry::Failure::Status(answer.status);
                 let asked = answer.headers.get(header::RETRY_AFTER);
                 let asked = asked.and_then(|value| retry::retry_after(value, SystemTime::now()));

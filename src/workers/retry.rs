@@ -80,6 +80,11 @@ pub enum Repeat {
     Any,
 }
 
+/// Whether any request is sent again after an answer with this status.
+pub fn may_be_retried(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 502..=504)
+}
+
 /// Whether a request may be sent again after this failure. That it still can be, is for others to know: its body
 /// must be at hand, attempts and budget left, and no byte of an answer sent on.
 pub fn may_resend(failure: Failure, method: &Method, repeat: Repeat) -> bool {

@@ -78,6 +78,16 @@ impl Client {
         Ok(Client { wire: Wire::new(channel, PATIENCE), peer: address })
     }
 
+    /// The client's own end.
+    pub fn address(&self) -> SocketAddr {
+        self.wire.stream().local_addr().expect("a connected socket has one")
+    }
+
+    /// The gateway's end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
     /// The connection's TLS.
     pub fn channel(&self) -> &Channel {
         self.wire.channel()
@@ -165,6 +175,12 @@ impl Client {
         }
     }
 
+    /// Takes what is there, or waits for something; empty at the end.
+    #[track_caller]
+    pub fn read_some(&mut self) -> Vec<u8> {
+        self.wire.read_some().unwrap_or_else(|e| panic!("nothing comes: {e}"))
+    }
+
     /// Everything up to the end of the connection, which must come; a reset counts as an end.
     #[track_caller]
     pub fn read_until_close(&mut self) -> Vec<u8> {
@@ -210,6 +226,11 @@ impl Client {
         let silent = matches!(self.wire.fill(), Err(e) if e.kind() == ErrorKind::TimedOut);
         self.set_patience(PATIENCE);
         silent && self.wire.unread().is_empty()
+    }
+
+    /// Leaves with a reset instead of an end of stream.
+    pub fn reset(self) {
+        self.wire.set_reset();
     }
 
     /// How long a read waits from now on.

@@ -136,13 +136,7 @@ impl Conn {
     /// Ends the connection with a reset instead of an end of stream.
     pub fn reset(&mut self) {
         self.keep = Keep::Reset;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
-        let _in_runtime = runtime.enter();
-        // std has no stable way to set it; the option belongs to the socket, not to the handle.
-        let twin = self.wire.stream().try_clone().expect("descriptors are left");
-        twin.set_nonblocking(true).expect("a socket can");
-        let twin = tokio::net::TcpStream::from_std(twin).expect("a non-blocking socket");
-        twin.set_zero_linger().expect("a connected socket");
+        self.wire.set_reset();
     }
 
     /// Waits for the peer to end the connection, dropping what it still sends; false if `limit` comes first.

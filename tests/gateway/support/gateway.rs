@@ -60,6 +60,10 @@ impl Builder {
         self.worker_url(worker.url())
     }
 
+    pub fn workers<'a>(self, workers: impl IntoIterator<Item = &'a Worker>) -> Self {
+        workers.into_iter().fold(self, Self::worker)
+    }
+
     pub fn worker_url(mut self, url: String) -> Self {
         self.workers.push(url);
         self

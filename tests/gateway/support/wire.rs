@@ -51,6 +51,17 @@ impl Wire {
         self.channel.end();
     }
 
+    /// Makes the connection end with a reset instead of an end of stream, once it is dropped.
+    pub fn set_reset(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        let _in_runtime = runtime.enter();
+        // std has no stable way to set it; the option belongs to the socket, not to the handle.
+        let twin = self.stream().try_clone().expect("descriptors are left");
+        twin.set_nonblocking(true).expect("a socket can");
+        let twin = tokio::net::TcpStream::from_std(twin).expect("a non-blocking socket");
+        twin.set_zero_linger().expect("a connected socket");
+    }
+
     /// How long a read waits from now on.
     pub fn set_patience(&self, patience: Duration) {
         self.stream().set_read_timeout(Some(patience)).expect("a timeout above zero is accepted");

@@ -47,10 +47,15 @@ impl Worker {
         Self::listen("127.0.0.1:0".parse().unwrap(), Start::OnHead, Arc::new(script))
     }
 
+    /// Like [`Worker::on_head`], on connections that hold little of what the script does not read.
+    pub fn on_head_with_little_room(script: impl Fn(&ReceivedRequest, &mut Conn) + Send + Sync + 'static) -> Self {
+        Self::listen_with(little_room(), Start::OnHead, None, Arc::new(script))
+    }
+
     /// Like [`Worker::new`], with TLS.
     pub fn with_tls(acceptor: Acceptor, script: impl Fn(&ReceivedRequest, &mut Conn) + Send + Sync + 'static) -> Self {
-        let address = "127.0.0.1:0".parse().unwrap();
-        Self::listen_with(address, Start::OnWholeRequest, Some(acceptor), Arc::new(script))
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        Self::listen_with(listener, Start::OnWholeRequest, Some(acceptor), Arc::new(script))
     }
 
     /// Answers each request with the same bytes.
@@ -79,12 +84,12 @@ impl Worker {
     }
 
     fn listen(address: SocketAddr, start: Start, script: Arc<Script>) -> Self {
-        Self::listen_with(address, start, None, script)
+        let listener = TcpListener::bind(address).expect("the address is free");
+        Self::listen_with(listener, start, None, script)
     }
 
-    fn listen_with(address: SocketAddr, start: Start, tls: Option<Acceptor>, script: Arc<Script>) -> Self {
+    fn listen_with(listener: TcpListener, start: Start, tls: Option<Acceptor>, script: Arc<Script>) -> Self {
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let listener = TcpListener::bind(address).expect("the address is free");
         let address = listener.local_addr().expect("a listener has an address");
         let seen = Arc::new(Seen { health: AtomicU16::new(200), notes: Mutex::default(), changed: Condvar::new() });
         let noting = seen.clone();
@@ -178,6 +183,18 @@ impl Seen {
     fn is_health_check(&self, request: &ReceivedRequest) -> bool {
         request.target == "/health" && self.health() != 0
     }
+}
+
+/// What is accepted inherits the size of the buffer, which must be set before the window is offered.
+fn little_room() -> TcpListener {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+    let _in_runtime = runtime.enter();
+    let socket = tokio::net::TcpSocket::new_v4().expect("descriptors are left");
+    socket.set_recv_buffer_size(16 << 10).expect("a small buffer is allowed");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port is free");
+    let listener = socket.listen(128).and_then(tokio::net::TcpListener::into_std).expect("a bound socket can listen");
+    listener.set_nonblocking(false).expect("a socket can");
+    listener
 }
 
 fn accept(listener: &TcpListener, start: Start, tls: Option<&Acceptor>, script: &Arc<Script>, seen: &Arc<Seen>) {
