@@ -22,7 +22,7 @@ use crate::fleet::Fleet;
 use crate::gateway::Shared;
 use crate::gateway::accept::Via;
 use crate::keys::Keys;
-use crate::listeners::{self, ListenError, Listener, Reception};
+use crate::listeners::{self, ListenError, Listener, Reception, Speaks};
 use crate::modules::{Cache, CacheError, Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
 use crate::pressure::{Lookout, Pressure};
 use crate::registry::{self, DeployError, Deployment, Registry};
@@ -42,6 +42,8 @@ use crate::workers::names::Resolver;
 const MOST_CALLS: usize = 256;
 /// Time between two looks at memory and file descriptors.
 const LOOK_OUT: Duration = Duration::from_millis(250);
+/// How long a gateway that takes over from another waits for its workers before it takes connections.
+const TAKE_OVER: Duration = Duration::from_secs(2);
 /// Time between two looks whether a drain is complete.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -97,6 +99,7 @@ impl App {
             return Err(StartError::ModuleWithoutWasm);
         }
         let listeners = listeners::all(&config)?;
+        let speaks_tls = listeners.iter().any(|listener| listener.speaks == Speaks::Tls);
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
         let metrics_address = config.listen.prometheus_port.map(|port| (config.listen.prometheus_host, port).into());
         let metrics_listener = metrics_address.map(listeners::plain).transpose()?;
@@ -147,8 +150,11 @@ impl App {
             models: Default::default(),
         });
         deploy_at_start(&admin, &config).await?;
+        if listeners.iter().any(|listener| listener.is_shared) {
+            // Until then those who connect wait, or are served by the gateway that was here before.
+            fleet.joined(TAKE_OVER).await;
+        }
         spawn_local(admin.clone().run(calls));
-        spawn_local(look_out(shared.pressure.clone()));
         spawn_local(connector.tls().clone().watch(tls::WATCH_INTERVAL));
         if let Some(tls) = tls.load_full() {
             spawn_local(tls.watch(tls::WATCH_INTERVAL));
@@ -159,11 +165,12 @@ impl App {
             spawn_local(scrape::serve(listener, move || admin.metrics()));
         }
         let shards = Rc::new(RefCell::new(shards));
+        spawn_local(look_out(shared.pressure.clone(), shards.clone()));
         let stop = watch::Sender::new(false);
         let reception = Reception { shards: shards.clone(), tls: tls.clone(), pressure: shared.pressure.clone() };
         let accept = |listener: Listener| spawn_local(listener.accept(reception.clone(), stop.subscribe()));
         let acceptors = listeners.into_iter().map(accept).collect();
-        let reload = Reload { fleet, tls, admission: shared.admission.clone() };
+        let reload = Reload { fleet, tls, admission: shared.admission.clone(), speaks_tls };
         Ok(Self {
             addresses,
             metrics_address,
@@ -240,10 +247,11 @@ fn resolver(config: &Config) -> Result<Resolver, StartError> {
 }
 
 /// Looks how much of the process's resources is used.
-async fn look_out(pressure: Arc<Pressure>) {
+async fn look_out(pressure: Arc<Pressure>, shards: Rc<RefCell<Vec<Shard>>>) {
     let mut lookout = Lookout::new();
     loop {
-        for change in lookout.look(&pressure) {
+        let connections = shards.borrow().iter().map(Shard::load).sum();
+        for change in lookout.look(&pressure, connections) {
             let (resource, level) = (change.resource.label(), change.to.label());
             tracing::warn!(resource, level, share = change.share, "resources");
         }

@@ -33,8 +33,8 @@ const MAX_DISCARDED: u64 = 256 * 1024;
 /// How long a closing connection waits for its client to close too.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long an idle connection stays when the gateway drains.
-const LEAVE: Duration = Duration::from_secs(1);
+/// How long an idle connection stays when the gateway drains, or has no place for others.
+pub const LEAVE: Duration = Duration::from_secs(1);
 
 /// How long a connection may stay in a phase.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +116,12 @@ impl ClientConnection {
         if wire.unread.is_empty() {
             wire.compact();
         }
+    }
+
+    /// The same while others wait for the place.
+    pub fn begin_brief_idle(&self) {
+        self.begin_idle();
+        self.deadline.set(LEAVE.min(self.patience.idle));
     }
 
     /// The gateway drains, and nothing is here of a request. One that is on its way is waited for, and answered with

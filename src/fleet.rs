@@ -20,6 +20,8 @@ use crate::workers::{Health, Worker, health};
 
 /// Time between two looks whether a worker that leaves is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
+/// Time between two looks whether all workers have answered.
+const JOIN_LOOK: Duration = Duration::from_millis(5);
 /// Workers that the admin API may add.
 const MOST_WORKERS: usize = 4096;
 
@@ -165,6 +167,15 @@ impl Fleet {
         // One that leaves and one that has come back have the same id.
         found.sort_by_key(|member| member.stage() == Stage::Draining);
         found.into_iter().next()
+    }
+
+    /// Waits until every worker has answered, but no longer than `patience`.
+    pub async fn joined(&self, patience: Duration) {
+        let start = Instant::now();
+        let is_pending = |member: &Rc<Member>| member.worker.health() == Health::Pending;
+        while self.members().iter().any(is_pending) && start.elapsed() < patience {
+            tokio::time::sleep(JOIN_LOOK).await;
+        }
     }
 
     /// Changes with every change of the members.

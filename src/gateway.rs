@@ -55,7 +55,7 @@ use crate::http1::framing::FramingError;
 use crate::http1::head::Request;
 use crate::metrics::now_ms;
 use crate::modules::{Engine, RequestHead, ResponseHead, ShardGuests, Visit};
-use crate::pressure::{Level, Pressure};
+use crate::pressure::{Level, Pressure, Resource};
 use crate::routes::{self, Route};
 use crate::snapshot::{Publisher, SnapshotCache};
 use crate::trace::{Trace, Tracer};
@@ -230,7 +230,9 @@ impl Gateway {
         destination: impl AsyncFnOnce(&mut Exchange<'_>, RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
     ) -> Result<Answer, GatewayError> {
         let Some(origin) = cors::allowed_origin(exchange.config(), &request.headers) else {
-            return self.serve(exchange, request, body, destination).await;
+            let mut answer = self.serve(exchange, request, body, destination).await?;
+            cors::vary(exchange.config(), &mut answer.head.headers);
+            return Ok(answer);
         };
         let mut answer = match cors::preflight(&request) {
             Some(answer) => answer,
@@ -239,6 +241,7 @@ impl Gateway {
                 served.unwrap_or_else(|error| Answer::of_error(&error, exchange.record))
             }
         };
+        cors::vary(exchange.config(), &mut answer.head.headers);
         cors::allow(&mut answer.head.headers, origin);
         Ok(answer)
     }
@@ -252,7 +255,7 @@ impl Gateway {
         destination: impl AsyncFnOnce(&mut Exchange<'_>, RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
     ) -> Result<Answer, GatewayError> {
         exchange.record.trace = self.tracer.as_ref().map(|tracer| tracer.begin(&mut request.headers));
-        if self.shared.pressure.level() == Level::Critical {
+        if self.shared.pressure.level_of(Resource::Memory) == Level::Critical {
             return Err(GatewayError::Pressed);
         }
         // Strangers don't get to spend guest CPU, or a place in the queue.
@@ -370,9 +373,9 @@ impl Gateway {
         }
     }
 
-    /// Resources are scarce: idle connections are not kept.
-    pub fn is_pressed(&self) -> bool {
-        self.shared.pressure.level() != Level::Calm
+    /// This resource is scarce.
+    pub fn is_pressed(&self, resource: Resource) -> bool {
+        self.shared.pressure.level_of(resource) != Level::Calm
     }
 
     pub fn is_draining(&self) -> bool {

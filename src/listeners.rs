@@ -2,16 +2,15 @@
 //! the gateway drains.
 
 use std::cell::RefCell;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use listenfd::ListenFd;
-use tokio::net::{TcpListener as AsyncListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener as AsyncListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -29,7 +28,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Listener {
     pub address: SocketAddr,
     socket: AsyncListener,
-    speaks: Speaks,
+    pub speaks: Speaks,
+    /// Another process accepts from the same address, or did.
+    pub is_shared: bool,
     /// The admin API answers here.
     pub admin: bool,
 }
@@ -71,12 +72,14 @@ pub fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
         if speaks == Speaks::Tls && !has_certificate {
             return Err(ListenError::NoCertificate(address));
         }
-        let socket = match handed_over.take_tcp_listener(number).map_err(ListenError::HandedOver)? {
+        let handed_over = handed_over.take_tcp_listener(number).map_err(ListenError::HandedOver)?;
+        let is_shared = handed_over.is_some() || listen.reuse_port;
+        let socket = match handed_over {
             Some(socket) => adopt(socket).map_err(ListenError::HandedOver)?,
             None => bind(address, listen.reuse_port).map_err(|cause| ListenError::Bind { address, cause })?,
         };
         let address = socket.local_addr().map_err(|cause| ListenError::Bind { address, cause })?;
-        Ok(Listener { address, socket, speaks, admin: admin || is_everywhere })
+        Ok(Listener { address, socket, speaks, is_shared, admin: admin || is_everywhere })
     });
     listeners.collect()
 }
@@ -111,45 +114,60 @@ impl Listener {
     /// Hands each connection to the shard with the fewest, until `stop` says so; then those that the system has
     /// accepted already, and no more.
     pub async fn accept(self, reception: Reception, mut stop: watch::Receiver<bool>) {
+        let Self { socket, speaks, admin, .. } = self;
         let mut turn = 0;
         loop {
             let accepted = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
-                accepted = self.socket.accept() => accepted,
+                accepted = socket.accept() => accepted,
             };
-            match accepted {
-                Ok((stream, peer)) => self.receive(&reception, &mut turn, stream, peer),
+            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+                Ok((stream, peer)) => reception.receive(&mut turn, stream, peer, speaks, admin),
                 Err(error) => {
                     tracing::warn!(%error, "a connection can't be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
-            while reception.pressure.level() == Level::Critical && !*stop.borrow() {
+            while reception.is_full() && !*stop.borrow() {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-        let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Ok((stream, peer))) = self.socket.poll_accept(&mut cx) {
-            self.receive(&reception, &mut turn, stream, peer);
+        // Without the runtime, which may not have been told yet that somebody waits.
+        let Ok(socket) = socket.into_std() else { return };
+        for _ in 0..BACKLOG {
+            match socket.accept() {
+                Ok((stream, peer)) if stream.set_nonblocking(true).is_ok() => {
+                    reception.receive(&mut turn, stream, peer, speaks, admin);
+                }
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Err(_) => return,
+            }
         }
     }
+}
 
-    fn receive(&self, reception: &Reception, turn: &mut usize, stream: TcpStream, peer: SocketAddr) {
-        let tls = match self.speaks {
+impl Reception {
+    /// What is left of the process's resources is for those who are here.
+    fn is_full(&self) -> bool {
+        let connections: u64 = self.shards.borrow().iter().map(Shard::load).sum();
+        connections >= self.pressure.most_connections() || self.pressure.level() == Level::Critical
+    }
+
+    fn receive(&self, turn: &mut usize, stream: TcpStream, peer: SocketAddr, speaks: Speaks, admin: bool) {
+        let tls = match speaks {
             Speaks::Plain => None,
-            Speaks::Tls => reception.tls.load_full(),
+            Speaks::Tls => self.tls.load_full(),
         };
-        let stream = stream.set_nodelay(true).and_then(|()| stream.into_std());
-        let stream = match stream {
-            Ok(stream) => stream,
-            Err(error) => return tracing::debug!(%error, "a connection ended before it began"),
-        };
-        let shards = reception.shards.borrow();
+        if let Err(error) = stream.set_nodelay(true) {
+            return tracing::debug!(%error, "a connection ended before it began");
+        }
+        let shards = self.shards.borrow();
         *turn = (*turn + 1) % shards.len().max(1);
         let turned = shards[*turn..].iter().chain(&shards[..*turn]);
         let Some(least) = turned.min_by_key(|shard| shard.load()) else { return };
         let counted = CountedConnection::new(&least.metrics);
-        least.tell(Message::Client(Arrival { stream, peer, tls, admin: self.admin, counted }));
+        least.tell(Message::Client(Arrival { stream, peer, tls, admin, counted }));
     }
 }

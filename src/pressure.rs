@@ -4,8 +4,11 @@
 //! The control plane looks ([`Lookout::look`], every 100 to 250 ms) and the shards read the level: two loads.
 //! What each level asks for is theirs to do:
 //!
-//! - tight: connections are not kept alive, and idle ones are closed;
-//! - critical: new requests get 503 with `Retry-After`, and no connection is accepted.
+//! - tight: with memory, connections are not kept alive; with descriptors, idle ones are closed after a second;
+//! - critical: no connection is accepted, and with memory new requests get 503 with `Retry-After`.
+//!
+//! Who has a connection already needs no other descriptor, or one for a worker: that much is left, since what is
+//! accepted between two looks is counted ([`Pressure::most_connections`]).
 //!
 //! A level is entered at a higher share than it is left at, so that it doesn't flicker.
 
@@ -13,7 +16,7 @@ mod descriptors;
 mod memory;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
 
 use self::descriptors::Descriptors;
 use self::memory::Memory;
@@ -70,6 +73,7 @@ impl Resource {
 pub struct Pressure {
     memory: Reading,
     descriptors: Reading,
+    most_connections: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +86,11 @@ impl Pressure {
     /// The worse of the two.
     pub fn level(&self) -> Level {
         self.memory.level().max(self.descriptors.level())
+    }
+
+    /// Clients' connections that there may be before descriptors are critical, as far as the last look tells.
+    pub fn most_connections(&self) -> u64 {
+        self.most_connections.load(Relaxed)
     }
 
     pub fn level_of(&self, resource: Resource) -> Level {
@@ -134,8 +143,11 @@ impl Lookout {
         Self { memory: Memory::open(root), descriptors: Descriptors::new(root) }
     }
 
-    /// Looks once, without waiting: a few reads from the kernel's memory.
-    pub fn look(&mut self, pressure: &Pressure) -> Vec<Change> {
+    /// Looks once, without waiting: a few reads from the kernel's memory. `connections` are those of clients now.
+    pub fn look(&mut self, pressure: &Pressure, connections: u64) -> Vec<Change> {
+        let room = self.descriptors.room(CRITICAL.0);
+        let most = room.map_or(u64::MAX, |room| connections.saturating_add_signed(room).max(1));
+        pressure.most_connections.store(most, Relaxed);
         let shares = [(Resource::Memory, self.memory.share()), (Resource::Descriptors, self.descriptors.share())];
         shares.into_iter().filter_map(|(resource, share)| note(pressure, resource, share?)).collect()
     }
@@ -186,7 +198,8 @@ mod tests {
     fn this_machine_can_be_looked_at() {
         let pressure = Pressure::default();
         let mut lookout = Lookout::new();
-        let _ = (lookout.look(&pressure), lookout.look(&pressure));
+        let _ = (lookout.look(&pressure, 0), lookout.look(&pressure, 0));
+        assert!(pressure.most_connections() > 100);
         for resource in [Resource::Memory, Resource::Descriptors] {
             let share = pressure.share_of(resource);
             assert!((0.0..=1.0).contains(&share), "{}: {share}", resource.label());

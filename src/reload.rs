@@ -18,6 +18,8 @@ pub struct Reload {
     pub fleet: std::rc::Rc<Fleet>,
     pub tls: Arc<ArcSwapOption<ServerTls>>,
     pub admission: Arc<Admission>,
+    /// Some listener speaks TLS, and will until a restart.
+    pub speaks_tls: bool,
 }
 
 /// Why a configuration is not taken.
@@ -27,6 +29,8 @@ pub enum ReloadError {
     Connector(#[source] FileError),
     #[error("certificates: {0}")]
     ServerTls(#[from] ServerTlsError),
+    #[error("a listener speaks TLS, and no certificate is left")]
+    NoCertificate,
 }
 
 /// What took effect, and what waits for a restart.
@@ -42,6 +46,9 @@ impl Reload {
         let reloaded = compare(before, &config);
         let connector = Arc::new(Connector::new(&config).map_err(ReloadError::Connector)?);
         let tls = server_tls(&config)?;
+        if self.speaks_tls && tls.is_none() {
+            return Err(ReloadError::NoCertificate);
+        }
         let is_tls_new = reloaded.changed.contains(&"tls");
         let config = Arc::new(config);
         self.admission.set(admission_settings(&config));
@@ -71,10 +78,13 @@ impl Reload {
     }
 }
 
+/// A part of a configuration, and what it says, to be compared.
+type Part = (&'static str, fn(&Config) -> String);
+
 /// What differs, by the names that users know.
 fn compare(before: &Config, after: &Config) -> Reloaded {
     let differ = |of: fn(&Config) -> String| of(before) != of(after);
-    let parts: [(&'static str, fn(&Config) -> String); 11] = [
+    let parts: [Part; 12] = [
         ("workers", |config| format!("{:?}", config.workers)),
         ("pools", |config| format!("{:?}", config.sections.pools)),
         ("routes", |config| format!("{:?}", config.sections.routes)),
@@ -86,6 +96,7 @@ fn compare(before: &Config, after: &Config) -> Reloaded {
         ("listen", |config| format!("{:?}{:?}", config.listen, config.sections.listeners)),
         ("wasm", |config| format!("{:?}", config.wasm)),
         ("log", |config| format!("{:?}", config.log)),
+        ("traces", |config| format!("{:?}", config.traces)),
     ];
     let mut all: Vec<_> = parts.iter().filter(|(_, of)| differ(*of)).map(|(name, _)| *name).collect();
     let is_same = |a: &Option<crate::config::Secret>, b: &Option<crate::config::Secret>| {
@@ -101,7 +112,7 @@ fn compare(before: &Config, after: &Config) -> Reloaded {
         all.push("modules");
     }
     let (needs_restart, changed) =
-        all.into_iter().partition(|name| ["listen", "wasm", "log", "modules"].contains(name));
+        all.into_iter().partition(|name| ["listen", "wasm", "log", "modules", "traces"].contains(name));
     Reloaded { changed, needs_restart }
 }
 
@@ -113,7 +124,9 @@ pub fn server_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, ServerTlsEr
         files: KeyPairFiles { chain: certificate.cert.clone(), key: certificate.key.clone() },
         names: certificate.hosts.clone(),
     });
-    let sites: Vec<_> = of_flags.into_iter().chain(of_file).collect();
+    let mut sites: Vec<_> = of_flags.into_iter().chain(of_file).collect();
+    // The first is shown where no other fits.
+    sites.sort_by_key(|site| !site.names.is_empty());
     if sites.is_empty() { Ok(None) } else { Ok(Some(Arc::new(ServerTls::new(sites)?))) }
 }
 
@@ -139,10 +152,10 @@ mod tests {
     #[test]
     fn a_reload_says_what_it_changes_and_what_it_can_not() {
         let before = Config::of(&["--api-key=a"]);
-        let after = Config::of(&["--api-key=b", "--port=1", "--request-timeout-secs=5", "--log-json"]);
+        let after = Config::of(&["--api-key=b", "--port=1", "--request-timeout-secs=5", "--otlp-endpoint=http://c"]);
         let reloaded = compare(&before, &after);
         assert_eq!(reloaded.changed, ["limits", "keys"]);
-        assert_eq!(reloaded.needs_restart, ["listen", "log"]);
+        assert_eq!(reloaded.needs_restart, ["listen", "traces"]);
         let same = compare(&before, &Config::of(&["--api-key=a"]));
         assert_eq!((same.changed.len(), same.needs_restart.len()), (0, 0));
     }

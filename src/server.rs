@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 
 use crate::client::Client;
-use crate::connection::{ClientConnection, Patience};
+use crate::connection::{ClientConnection, LEAVE, Patience};
 use crate::deadline::Deadline;
 use crate::gateway::Gateway;
 use crate::gateway::record::CountedConnection;
@@ -51,7 +51,19 @@ pub async fn serve(gateway: Rc<Gateway>, arrived: Arrived, _counted: CountedConn
     let mut wire = Wire::new(stream);
     let protocol = match alpn {
         Some(Alpn::Http2) => Protocol::Http2,
-        Some(Alpn::Http1) | None => poll_fn(|cx| poll_protocol(&gateway, &mut wire, &deadline, cx)).await,
+        Some(Alpn::Http1) | None => {
+            let mut is_leaving = false;
+            poll_fn(|cx| {
+                let protocol = poll_protocol(&mut wire, &deadline, cx);
+                if protocol.is_pending() && gateway.is_draining() && !is_leaving {
+                    // It may not know yet, and have a request on its way.
+                    is_leaving = true;
+                    deadline.set(LEAVE);
+                }
+                protocol
+            })
+            .await
+        }
     };
     match protocol {
         Protocol::Http1 => {
@@ -95,12 +107,7 @@ enum Protocol {
 }
 
 /// Looks at the first bytes: the preface of HTTP/2 is no request of HTTP/1.1.
-fn poll_protocol(
-    gateway: &Gateway,
-    wire: &mut Wire<Stream>,
-    deadline: &Deadline,
-    cx: &mut Context<'_>,
-) -> Poll<Protocol> {
+fn poll_protocol(wire: &mut Wire<Stream>, deadline: &Deadline, cx: &mut Context<'_>) -> Poll<Protocol> {
     loop {
         let read = wire.unread.len();
         if read >= PREFACE.len() && wire.unread.starts_with(PREFACE) {
@@ -115,7 +122,6 @@ fn poll_protocol(
         match wire.poll_fill(cx, 0) {
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Protocol::None),
             Poll::Ready(Ok(_)) => {}
-            Poll::Pending if gateway.is_draining() => return Poll::Ready(Protocol::None),
             Poll::Pending => return Poll::Pending,
         }
     }

@@ -44,11 +44,16 @@ pub fn preflight(request: &Request) -> Option<Answer> {
     Some(answer)
 }
 
-/// Lets the page read an answer, whatever its worker says about that.
-pub fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
-    if origin != "*" {
+/// Keeps caches from giving the answer for one page, or for none, to another (Fetch standard, section 3.3.6).
+pub fn vary(config: &Config, headers: &mut HeaderMap) {
+    let allowed = &config.access.cors_allowed_origins;
+    if !allowed.is_empty() && allowed.iter().all(|one| one != "*") {
         headers.append(header::VARY, HeaderValue::from_static("origin"));
     }
+}
+
+/// Lets the page read an answer, whatever its worker says about that.
+pub fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
 }

@@ -93,6 +93,7 @@ pub async fn send(
             break;
         };
         if !exchange.gateway.retries.take(Instant::now()) {
+            exchange.gateway.metrics.forbidden_retries.add(1);
             break;
         }
         body = again;

@@ -51,6 +51,8 @@ pub struct Record {
     upload: Rc<Upload>,
     sent: u64,
     to_head: Duration,
+    /// To the first byte of the answer's body.
+    to_body: Option<Duration>,
     end: End,
     pub trace: Option<Trace>,
     ledger: Rc<Ledger>,
@@ -103,6 +105,7 @@ impl Record {
             upload: Rc::default(),
             sent: 0,
             to_head: Duration::ZERO,
+            to_body: None,
             end: End::ClientLeft,
             trace: None,
             ledger: ledger.clone(),
@@ -164,11 +167,11 @@ impl Record {
     }
 
     pub fn sent(&mut self, bytes: usize) {
-        if let Some(trace) = &mut self.trace
-            && self.sent == 0
-            && bytes > 0
-        {
-            trace.first_byte();
+        if self.sent == 0 && bytes > 0 {
+            self.to_body = Some(self.start.elapsed());
+            if let Some(trace) = &mut self.trace {
+                trace.first_byte();
+            }
         }
         self.sent += bytes as u64;
     }
@@ -255,6 +258,8 @@ pub struct HttpMetrics {
     pub connections: AtomicU64,
     pub handshakes: Handshakes,
     pub protocols: Protocols,
+    /// Attempts that there would have been with a larger budget.
+    pub forbidden_retries: Counter,
     pub admission: AdmissionCounts,
 }
 
@@ -283,7 +288,19 @@ pub struct Protocols {
 struct Counts {
     requests: FxHashMap<(&'static str, &'static str), u64>,
     responses: FxHashMap<(&'static str, u16, &'static str), u64>,
-    seconds: FxHashMap<&'static str, Histogram<16>>,
+    seconds: FxHashMap<&'static str, Seconds>,
+}
+
+/// How long the requests of a path took: to the first byte, and to the last.
+struct Seconds {
+    first: Histogram<16>,
+    last: Histogram<16>,
+}
+
+impl Default for Seconds {
+    fn default() -> Self {
+        Self { first: Histogram::new(&REQUEST_BOUNDS), last: Histogram::new(&REQUEST_BOUNDS) }
+    }
 }
 
 impl HttpMetrics {
@@ -292,7 +309,10 @@ impl HttpMetrics {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.requests.entry((method_label(&record.method), path)).or_default() += 1;
         *counts.responses.entry((path, record.status.as_u16(), record.error_code)).or_default() += 1;
-        counts.seconds.entry(path).or_insert_with(|| Histogram::new(&REQUEST_BOUNDS)).observe(took);
+        let seconds = counts.seconds.entry(path).or_default();
+        // Of an answer without a body, its end.
+        seconds.first.observe(record.to_body.unwrap_or(took));
+        seconds.last.observe(took);
     }
 }
 
@@ -329,14 +349,19 @@ fn method_label(method: &Method) -> &'static str {
 pub fn expose(shards: &[Arc<HttpMetrics>], exposition: &mut Exposition) {
     let mut requests = FxHashMap::<_, u64>::default();
     let mut responses = FxHashMap::<_, u64>::default();
-    let mut seconds = FxHashMap::<_, HistogramTotals>::default();
-    let mut connections = 0;
+    let mut seconds = FxHashMap::<_, [HistogramTotals; 2]>::default();
+    let (mut connections, mut forbidden) = (0, 0);
     for shard in shards {
         connections += shard.connections.load(Relaxed);
+        forbidden += shard.forbidden_retries.get();
         let counts = shard.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.requests.iter().for_each(|(labels, count)| *requests.entry(*labels).or_default() += count);
         counts.responses.iter().for_each(|(labels, count)| *responses.entry(*labels).or_default() += count);
-        counts.seconds.iter().for_each(|(path, taken)| seconds.entry(*path).or_default().add(&taken.totals()));
+        for (path, taken) in &counts.seconds {
+            let [first, last] = seconds.entry(*path).or_default();
+            first.add(&taken.first.totals());
+            last.add(&taken.last.totals());
+        }
     }
     for ((method, path), count) in requests {
         let labels = [("method", method), ("path", path)];
@@ -347,10 +372,15 @@ pub fn expose(shards: &[Arc<HttpMetrics>], exposition: &mut Exposition) {
         let labels = [("path", path), ("status_code", status.as_str()), ("error_code", code)];
         exposition.counter("smg_http_responses_total", "Answers to requests.", &labels, count as f64);
     }
-    for (path, taken) in seconds {
+    for (path, [first, last]) in seconds {
+        let help = "Time of a request, to the first byte of its answer's body.";
+        let labels = [("path", path)];
+        exposition.histogram("smg_http_time_to_first_byte_seconds", help, &labels, &first, &REQUEST_BUCKETS);
         let help = "Time of a request, to the last byte of its answer.";
-        exposition.histogram("smg_http_request_duration_seconds", help, &[("path", path)], &taken, &REQUEST_BUCKETS);
+        exposition.histogram("smg_http_request_duration_seconds", help, &labels, &last, &REQUEST_BUCKETS);
     }
+    let help = "Retries that the budget did not allow.";
+    exposition.counter("smg_worker_retry_budget_exhausted_total", help, &[], forbidden as f64);
     let help = "Clients' connections that are open.";
     exposition.gauge("smg_http_connections_active", help, &[], connections as f64);
     let sum = |count: fn(&HttpMetrics) -> &Counter| shards.iter().map(|shard| count(shard).get()).sum::<u64>() as f64;

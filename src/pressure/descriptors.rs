@@ -25,6 +25,13 @@ impl Descriptors {
         Some((self.open()? as f64 / limit.max(1) as f64).min(1.0))
     }
 
+    /// How many more there may be up to this share of the limit; less than none beyond it.
+    pub fn room(&mut self, share: f64) -> Option<i64> {
+        let limit = getrlimit(Resource::Nofile).current?;
+        let most = (limit as f64 * share) as i64;
+        Some(most.saturating_sub(i64::try_from(self.open()?).unwrap_or(i64::MAX)))
+    }
+
     /// Linux 6.2 and later gives the number as the directory's size, without walking it and without opening
     /// anything. Before that the directory is counted, now and then: that costs one or two microseconds for each
     /// descriptor, and one descriptor. Without that one there is certainly pressure, so the limit is assumed.

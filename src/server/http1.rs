@@ -20,6 +20,7 @@ use crate::http1::framing::{Framing, FramingError};
 use crate::http1::head;
 use crate::http1::outgoing::{OutgoingBody, Piece};
 use crate::modules::ResponseHead;
+use crate::pressure::Resource;
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
 pub async fn serve(gateway: &Gateway, connection: Rc<ClientConnection>) {
@@ -35,6 +36,7 @@ pub async fn serve(gateway: &Gateway, connection: Rc<ClientConnection>) {
             Next::Gone => After::Gone,
         };
         match next {
+            After::Keep if gateway.is_pressed(Resource::Descriptors) => connection.begin_brief_idle(),
             After::Keep => connection.begin_idle(),
             After::Close => return connection.close().await,
             After::Gone => return,
@@ -119,7 +121,7 @@ async fn answer(
             None => return After::Gone,
         }
     };
-    terms.persistent &= !gateway.is_draining() && !gateway.is_pressed();
+    terms.persistent &= !gateway.is_draining() && !gateway.is_pressed(Resource::Memory);
     send(connection, &terms, reply).await
 }
 

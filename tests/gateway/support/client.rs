@@ -67,6 +67,10 @@ impl Client {
         Client { wire: Wire::new(stream, PATIENCE), peer: address }
     }
 
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        Ok(Client { wire: Wire::new(TcpStream::connect_timeout(&address, PATIENCE)?, PATIENCE), peer: address })
+    }
+
     /// Connects with TLS; the handshake must not fail.
     #[track_caller]
     pub fn connect_tls(address: SocketAddr, caller: Caller) -> Self {

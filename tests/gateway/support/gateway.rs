@@ -7,8 +7,9 @@ use super::wait::eventually;
 use super::worker::Worker;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The component that `guests/NAME` builds to.
 pub fn guest(name: &str) -> String {
@@ -45,6 +46,8 @@ pub struct Builder {
     env: Vec<(String, String)>,
     caller: Option<Caller>,
     defaults: Defaults,
+    shell: Option<String>,
+    stdin: Option<OwnedFd>,
 }
 
 /// Whether the flags that every test wants are passed.
@@ -100,6 +103,18 @@ impl Builder {
         self
     }
 
+    /// Starts it by way of `sh`, which runs this line; in it `exec "$0" "$@"` is the gateway.
+    pub fn shell(mut self, line: &str) -> Self {
+        self.shell = Some(line.to_owned());
+        self
+    }
+
+    /// What it has as descriptor 0.
+    pub fn stdin(mut self, stdin: impl Into<OwnedFd>) -> Self {
+        self.stdin = Some(stdin.into());
+        self
+    }
+
     /// Starts the gateway and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Gateway {
@@ -112,13 +127,16 @@ impl Builder {
     #[track_caller]
     pub fn start_unready(self) -> Gateway {
         let mut command = executable();
+        if let Some(line) = self.shell {
+            command = through_shell(&command, &line);
+        }
         command.args(self.subcommand);
         if self.defaults == Defaults::Passed {
             command.args(["--host=127.0.0.1", "--port=0"]);
             command.args(self.workers.iter().map(|url| format!("--worker-urls={url}")));
         }
         command.args(self.args).envs(self.env);
-        Gateway::of(command, self.caller)
+        Gateway::of(Process::start_with(command, self.stdin.map_or_else(Stdio::null, Stdio::from)), self.caller)
     }
 }
 
@@ -134,8 +152,7 @@ impl Gateway {
     }
 
     #[track_caller]
-    fn of(command: Command, caller: Option<Caller>) -> Self {
-        let process = Process::start(command);
+    fn of(process: Process, caller: Option<Caller>) -> Self {
         let scheme = if caller.is_some() { "https" } else { "http" };
         let address = printed_address(&process, &format!("listening on {scheme}://"));
         Gateway { address, process, caller }
@@ -202,6 +219,14 @@ impl Gateway {
         let workers = self.get("/workers").json();
         workers["workers"][0]["load"].as_u64().unwrap_or_else(|| panic!("no load in {workers}"))
     }
+}
+
+/// `sh` in place of `command`, with its environment.
+fn through_shell(command: &Command, line: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(line).arg(command.get_program());
+    command.get_envs().filter(|(_, value)| value.is_none()).for_each(|(name, _)| drop(shell.env_remove(name)));
+    shell
 }
 
 #[track_caller]

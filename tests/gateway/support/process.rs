@@ -63,8 +63,12 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub fn start(command: Command) -> Self {
+        Self::start_with(command, Stdio::null())
+    }
+
+    pub fn start_with(mut command: Command, stdin: Stdio) -> Self {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the executable starts");
         let stdout = Log::of(child.stdout.take().expect("stdout is piped"));
         let stderr = Log::of(child.stderr.take().expect("stderr is piped"));
@@ -118,6 +122,15 @@ impl Process {
     /// Whether the process still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("our own child can be waited for").is_none()
+    }
+
+    /// Time that it has computed.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("its name is in parentheses");
+        let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number"));
+        // Linux counts a hundred a second for everybody, whatever it does itself.
+        Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
     /// Resident memory in bytes.

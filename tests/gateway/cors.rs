@@ -1,0 +1,102 @@
+//! `--cors-allowed-origins`: web pages of other origins (the CORS protocol of the Fetch standard).
+
+use crate::support::{Gateway, Response, Worker};
+
+const PAGE: &str = "https://chat.example";
+
+fn open_to(worker: &Worker, origins: &str) -> Gateway {
+    let builder = Gateway::builder().worker(worker).arg("--api-key=s3cret").arg("--admin-key=a");
+    builder.arg(format!("--cors-allowed-origins={origins}")).start()
+}
+
+fn preflight(gateway: &Gateway, path: &str, origin: &str) -> Response {
+    let headers = [
+        ("Origin", origin),
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "authorization,content-type"),
+    ];
+    gateway.request("OPTIONS", path, &headers, b"")
+}
+
+fn allowed(answer: &Response) -> Option<&str> {
+    answer.headers.get("access-control-allow-origin")
+}
+
+fn varies(answer: &Response) -> bool {
+    answer.headers.all("vary").iter().any(|value| value.to_ascii_lowercase().contains("origin"))
+}
+
+#[test]
+fn a_preflight_needs_no_key_and_reaches_no_worker() {
+    let worker = Worker::echo();
+    let gateway = open_to(&worker, PAGE);
+    for path in ["/v1/chat/completions", "/v1/models", "/anything"] {
+        let answer = preflight(&gateway, path, PAGE);
+        assert_eq!((answer.status, allowed(&answer), varies(&answer)), (204, Some(PAGE), true), "{path}");
+        let methods = answer.headers.get("access-control-allow-methods").expect("methods");
+        assert!(methods.split(", ").any(|method| method == "POST"), "{methods}");
+        assert_eq!(answer.headers.get("access-control-allow-headers"), Some("authorization,content-type"));
+        assert!(answer.headers.get("access-control-max-age").is_some_and(|age| age.parse::<u64>().is_ok()));
+    }
+    assert!(worker.requests().is_empty());
+}
+
+#[test]
+fn an_allowed_page_may_read_answers_and_errors() {
+    let worker = Worker::fixed(
+        "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: https://of-the-worker\r\nVary: accept\r\nContent-Length: 2\r\n\r\nhi",
+    );
+    let gateway = open_to(&worker, &format!("https://other.example,{PAGE}"));
+    let ask = |path: &str, key: &str| {
+        gateway.request("GET", path, &[("Origin", PAGE), ("Authorization", &format!("Bearer {key}"))], b"")
+    };
+    for (answer, status) in [(ask("/", "s3cret"), 200), (ask("/", "wrong"), 401), (ask("/v1/models", "wrong"), 401)] {
+        assert_eq!((answer.status, allowed(&answer), varies(&answer)), (status, Some(PAGE), true));
+        let exposed = answer.headers.get("access-control-expose-headers").expect("fields that pages may read");
+        assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"), "{exposed}");
+        assert!(!answer.headers.has("access-control-allow-credentials"));
+    }
+}
+
+#[test]
+fn foreign_pages_get_no_word_of_it_and_their_answers_are_not_kept_for_others() {
+    let worker = Worker::echo();
+    let gateway = open_to(&worker, PAGE);
+    for origin in ["https://evil.example", "https://chat.example.evil", "http://chat.example", "null", ""] {
+        let answer = preflight(&gateway, "/", origin);
+        assert_eq!((answer.status, allowed(&answer)), (401, None), "{origin}: a request like any other");
+        let headers = [("Origin", origin), ("Authorization", "Bearer s3cret")];
+        let answer = gateway.request("GET", "/", &headers, b"");
+        assert_eq!((answer.status, allowed(&answer), varies(&answer)), (200, None, true), "{origin}");
+    }
+    let without = gateway.request("GET", "/", &[("Authorization", "Bearer s3cret")], b"");
+    assert_eq!((allowed(&without), varies(&without)), (None, true));
+}
+
+#[test]
+fn a_star_is_for_all_and_without_the_flag_the_worker_decides() {
+    let worker =
+        Worker::fixed("HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: https://w\r\nContent-Length: 2\r\n\r\nhi");
+    let gateway = open_to(&worker, "*");
+    let answer = gateway.request("GET", "/", &[("Origin", PAGE), ("Authorization", "Bearer s3cret")], b"");
+    assert_eq!((answer.status, allowed(&answer), varies(&answer)), (200, Some("*"), false));
+    assert_eq!(allowed(&preflight(&gateway, "/", "null")), Some("*"));
+    let closed = Gateway::before(&worker);
+    let answer = closed.request("GET", "/", &[("Origin", PAGE)], b"");
+    assert_eq!((allowed(&answer), varies(&answer)), (Some("https://w"), false));
+    assert_eq!(preflight(&closed, "/", PAGE).status, 200, "the worker's answer");
+}
+
+#[test]
+fn the_admin_api_is_not_for_web_pages() {
+    let worker = Worker::echo();
+    for origins in [PAGE, "*"] {
+        let gateway = open_to(&worker, origins);
+        for path in ["/workers", "/wasm", "/metrics"] {
+            let refused = preflight(&gateway, path, PAGE);
+            assert_eq!((refused.status, allowed(&refused)), (401, None), "{path}");
+            let answer = gateway.request("GET", path, &[("Origin", PAGE), ("Authorization", "Bearer a")], b"");
+            assert_eq!(allowed(&answer), None, "{path}");
+        }
+    }
+}
