@@ -315,6 +315,13 @@ impl ClientConnection {
         }
     }
 
+    /// Says that nothing more comes, as TLS wants it said, and waits for nothing: no answer is on its way.
+    pub fn say_end(&self, cx: &mut Context<'_>) {
+        let stream = &mut self.http.borrow_mut().wire.stream;
+        // A client that takes nothing any more is not told.
+        let _ = Pin::new(stream).poll_shutdown(cx);
+    }
+
     /// Closes without losing the last answer: says that nothing more comes, then reads what the client still
     /// sends until it closes too. Closing with unread bytes would reset the connection, and the reset can
     /// overtake the answer (RFC 9112 section 9.6).

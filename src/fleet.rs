@@ -150,8 +150,9 @@ impl Fleet {
             state: RefCell::new(State { version: fastrand::u64(..), ..State::default() }),
         };
         let fleet = Rc::new(fleet);
-        for (url, about) in configured(&fleet.config()) {
-            fleet.join(url, about, Origin::Configuration);
+        let config = fleet.config();
+        for (url, about) in configured(&config) {
+            fleet.join(&config, url, about, Origin::Configuration);
         }
         fleet.publish();
         fleet
@@ -196,7 +197,7 @@ impl Fleet {
         if self.state.borrow().members.len() >= MOST_WORKERS {
             return Err(FleetError::TooMany);
         }
-        let member = self.join(url, about, Origin::AdminApi);
+        let member = self.join(&self.config(), url, about, Origin::AdminApi);
         self.publish();
         tracing::info!(worker = %member.worker.label, "the worker is added");
         Ok(member)
@@ -262,7 +263,7 @@ impl Fleet {
             }
         }
         for (url, about) in named {
-            self.join(url, about, Origin::Configuration);
+            self.join(config, url, about, Origin::Configuration);
         }
     }
 
@@ -270,15 +271,14 @@ impl Fleet {
         self.publisher.current().config.clone()
     }
 
-    fn join(self: &Rc<Self>, url: WorkerUrl, about: About, origin: Origin) -> Rc<Member> {
+    fn join(self: &Rc<Self>, config: &Config, url: WorkerUrl, about: About, origin: Origin) -> Rc<Member> {
         let guard = match origin {
             Origin::Configuration => Guard::Operator,
             Origin::AdminApi => Guard::AdminApi(self.own.clone()),
         };
-        let config = self.config();
         let is_checked = !config.workers.disable_health_check;
         let health = if is_checked { Health::Pending } else { Health::Healthy };
-        let worker = Arc::new(Worker::new(url, health, &config));
+        let worker = Arc::new(Worker::new(url, health, config));
         let mut watch = vec![spawn_local(names::follow(worker.clone(), self.resolver.clone(), guard))];
         if is_checked {
             let fleet = Rc::downgrade(self);

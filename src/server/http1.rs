@@ -57,8 +57,10 @@ enum Next {
 
 fn poll_next(gateway: &Gateway, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<Next> {
     if connection.poll_expired(cx).is_ready() {
-        // Nothing is cut off, and with TLS an end is to be said.
-        return Poll::Ready(if connection.is_idle() { Next::Close } else { Next::Gone });
+        if connection.is_idle() {
+            connection.say_end(cx);
+        }
+        return Poll::Ready(Next::Gone);
     }
     match connection.poll_request(cx) {
         Poll::Ready(Ok(Some((request, unreadable)))) => Poll::Ready(Next::Request(request, unreadable)),
