@@ -34,7 +34,7 @@ fn a_route_has_times_of_its_own() {
 fn a_route_may_forbid_retries() {
     let turn = AtomicUsize::new(0);
     let worker = Worker::new(move |_, conn| {
-        let is_first = turn.fetch_add(1, Ordering::Relaxed) % 2 == 0;
+        let is_first = turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
         conn.answer(if is_first { 503 } else { 200 }, "");
     });
     let gateway = with_routes(&worker, "- {path: /once, retries: false}\n- {path: /again, retries: true}\n");

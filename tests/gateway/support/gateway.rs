@@ -225,7 +225,9 @@ impl Gateway {
 fn through_shell(command: &Command, line: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(line).arg(command.get_program());
-    command.get_envs().filter(|(_, value)| value.is_none()).for_each(|(name, _)| drop(shell.env_remove(name)));
+    for (name, _) in command.get_envs().filter(|(_, value)| value.is_none()) {
+        shell.env_remove(name);
+    }
     shell
 }
 
