@@ -11,7 +11,7 @@ pub struct Access {
     /// Key that callers must send as `Authorization: Bearer KEY`; also admits to the admin API
     #[arg(long, env = "SMG_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<Secret>,
-    /// Origins of web pages that may call, such as https://chat.example; * for all
+    /// Origins of web pages that may call, such as `https://chat.example`; `*` for all
     #[arg(long, env = "SMG_CORS_ALLOWED_ORIGINS", value_name = "ORIGIN", num_args = 1.., value_delimiter = ',', value_parser = origin)]
     pub cors_allowed_origins: Vec<String>,
     /// Key for the admin API; without any key it answers only this machine
