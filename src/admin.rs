@@ -18,8 +18,9 @@ use tokio::task::spawn_local;
 
 use crate::admission::{Admission, AdmissionCounts};
 use crate::fleet::Fleet;
-use crate::gateway::record::HttpMetrics;
-use crate::gateway::{AdminCall, Ask, ControlCall};
+use crate::gateway::control::{AdminCall, ControlCall, Question};
+use crate::gateway::metrics::HttpMetrics;
+use crate::headers;
 use crate::metrics::{Counter, Exposition};
 use crate::pressure::{Pressure, Resource};
 use crate::registry::Registry;
@@ -47,22 +48,22 @@ impl Admin {
     /// Answers calls until the last shard is gone; each in a task of its own.
     pub async fn run(self: Rc<Self>, mut calls: mpsc::Receiver<ControlCall>) {
         let places = Arc::new(Semaphore::new(MOST_ANSWERED));
-        while let Some(ControlCall { ask, reply }) = calls.recv().await {
+        while let Some(ControlCall { question, reply }) = calls.recv().await {
             let admin = self.clone();
             let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
             spawn_local(async move {
                 // Whoever asked may have left meanwhile.
-                let _ = reply.send(admin.answer(ask).await);
+                let _ = reply.send(admin.answer(question).await);
                 drop(place);
             });
         }
     }
 
-    async fn answer(&self, ask: Ask) -> Response<Bytes> {
-        match ask {
-            Ask::Metrics => self.metrics(),
-            Ask::Models => self.models.list(&self.publisher.current()).await,
-            Ask::Admin(call) => self.resource(call).await,
+    async fn answer(&self, question: Question) -> Response<Bytes> {
+        match question {
+            Question::Metrics => self.metrics(),
+            Question::Models => self.models.list(&self.publisher.current()).await,
+            Question::Admin(call) => self.resource(call).await,
         }
     }
 
@@ -135,9 +136,7 @@ impl Admin {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE);
-    let essence = content_type.and_then(|value| value.to_str().ok()).and_then(|value| value.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+    headers::media_type(headers).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/json"))
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {

@@ -99,7 +99,7 @@ impl App {
             return Err(StartError::ModuleWithoutWasm);
         }
         let listeners = listeners::all(&config)?;
-        let speaks_tls = listeners.iter().any(|listener| listener.speaks == Speaks::Tls);
+        let speaks_tls = listeners.iter().any(|listener| listener.serves.speaks == Speaks::Tls);
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
         let metrics_address = config.listen.prometheus_port.map(|port| (config.listen.prometheus_host, port).into());
         let metrics_listener = metrics_address.map(listeners::plain).transpose()?;

@@ -50,7 +50,8 @@ pub enum Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// Passes on an interim answer of a worker, to clients that know of such (RFC 9110 section 15.2). hyper's server can't send any in HTTP/2.
+    /// Passes on an interim answer of a worker, to clients that know of such (RFC 9110 section 15.2). hyper's server
+    /// can't send any in HTTP/2.
     pub fn send_interim(&self, cx: &mut Context<'_>, mut interim: Response) {
         if let Self::Http1(connection, Version::HTTP_11) = self {
             headers::strip_hop_by_hop(&mut interim.headers);

@@ -22,6 +22,7 @@ use crate::http1::head::{self, HeadReader, Limits};
 use crate::http1::incoming::IncomingBody;
 use crate::http1::outgoing::{OutgoingBody, Piece};
 use crate::http1::wire::Wire;
+use crate::http1::write;
 use crate::stream::Stream;
 
 /// Header lines and bytes of a request's head.
@@ -81,7 +82,7 @@ enum Expectation {
 }
 
 /// A request, and why its body can't be read, if that is so.
-pub type Arrival = (head::Request, Option<FramingError>);
+pub type Opening = (head::Request, Option<FramingError>);
 
 impl ClientConnection {
     /// `deadline` is that of the first request's head, and has been set.
@@ -132,9 +133,9 @@ impl ClientConnection {
         }
     }
 
-    /// The next request, and whether its body can be read; `None` when the client has closed between two of them.
-    /// The body is read from here on, by [`crate::client::RequestBody`].
-    pub fn poll_request(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Arrival>, MessageError>> {
+    /// The next request; `None` when the client has closed between two of them. The body is read from here on, by
+    /// [`crate::client::RequestBody`].
+    pub fn poll_request(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Opening>, MessageError>> {
         let Http { wire, heads, body, expectation, discarded } = &mut *self.http.borrow_mut();
         loop {
             if !wire.unread.is_empty() {
@@ -199,7 +200,7 @@ impl ClientConnection {
     pub fn send_interim(&self, cx: &mut Context<'_>, status: StatusCode, headers: &HeaderMap) {
         let wire = &mut self.http.borrow_mut().wire;
         if matches!(wire.poll_flush(cx), Poll::Ready(Ok(()))) {
-            let head = |out: &mut Vec<u8>| head::write_interim(out, status, headers, None);
+            let head = |out: &mut Vec<u8>| write::interim(out, status, headers, None);
             // A client that is gone is seen by the next read.
             let _ = wire.send(cx, head, &mut Bytes::new(), b"");
         }

@@ -4,13 +4,16 @@ pub mod accept;
 mod access;
 mod admit;
 mod answer;
+mod attempt;
 pub mod body;
+pub mod control;
 mod cors;
 mod destination;
 pub mod error;
 mod exchange;
 mod forward;
 mod hooks;
+pub mod metrics;
 pub mod record;
 mod silence;
 pub mod upgrade;
@@ -25,23 +28,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::HeaderMap;
-use http::{Method, Response, StatusCode, Uri};
+use http::{Method, StatusCode, Uri};
 use http_body::Body;
-use serde_json::json;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use self::accept::{Additions, Via};
 use self::answer::Answer;
 use self::body::{Content, GatewayBody};
+use self::control::ControlCall;
 use self::error::GatewayError;
 use self::exchange::Exchange;
 use self::hooks::OnRequest;
-use self::record::{HttpMetrics, Ledger, Record};
+use self::metrics::HttpMetrics;
+use self::record::{Ledger, Record};
 use self::silence::Silence;
 use self::upload::{ClientBody, Keep, Shelf, WorkerBody};
 use self::view::View;
@@ -61,10 +61,6 @@ use crate::snapshot::{Publisher, SnapshotCache};
 use crate::trace::{Trace, Tracer};
 use crate::workers::retry::Budget;
 
-/// Largest body of a request to the admin API, and the time it may take to arrive.
-const MAX_ADMIN_BODY: u64 = 1 << 20;
-const ADMIN_BODY_TIME: Duration = Duration::from_secs(10);
-
 /// What all shards share.
 pub struct Shared {
     pub publisher: Arc<Publisher>,
@@ -83,26 +79,6 @@ pub struct Shared {
 pub struct Reply {
     pub head: ResponseHead,
     pub body: GatewayBody,
-}
-
-/// Something that the control plane answers.
-pub struct ControlCall {
-    pub ask: Ask,
-    pub reply: oneshot::Sender<Response<Bytes>>,
-}
-
-pub enum Ask {
-    Metrics,
-    Models,
-    Admin(AdminCall),
-}
-
-/// A request to the admin API.
-pub struct AdminCall {
-    pub method: Method,
-    pub path: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
 }
 
 /// The gateway as one shard runs it.
@@ -137,16 +113,16 @@ impl Gateway {
     pub async fn handle(
         &self,
         caller: &Caller<'_>,
-        request: Request,
+        request: &mut Request,
         unreadable: Option<FramingError>,
         body: RequestBody,
     ) -> Reply {
         let view = self.view();
         let request_id = headers::request_id(&request.headers, &view.snapshot.config.limits.request_id_headers);
         let mut record = Record::open(request_id, caller, &request.method, &request.uri, &self.ledger);
-        record.note(&request);
+        record.note(request);
         let is_head = request.method == Method::HEAD;
-        let upgrade = upgrade::asked(&request, &body);
+        let upgrade = upgrade::asked(request, &body);
         let route = view.snapshot.overrides.find(&request.method, request.uri.path());
         let deadline = self.deadlines.register();
         let mut exchange = Exchange {
@@ -180,7 +156,7 @@ impl Gateway {
         self.reply(answer, record)
     }
 
-    fn reply(&self, answer: Answer, mut record: Record) -> Reply {
+    fn reply(&self, answer: Answer, mut record: Box<Record>) -> Reply {
         let Answer { mut head, content, hold } = answer;
         record.answered(head.status);
         if !head.headers.contains_key(&X_REQUEST_ID) {
@@ -198,22 +174,18 @@ impl Gateway {
     async fn route(
         &self,
         exchange: &mut Exchange<'_>,
-        request: Request,
+        request: &mut Request,
         body: RequestBody,
     ) -> Result<Answer, GatewayError> {
-        accept::check(&request)?;
+        accept::check(request)?;
         match routes::route(request.uri.path()) {
-            Route::Alive => only_reads(&request.method).map(|()| Answer::text(StatusCode::OK, "OK")),
-            Route::Ready => only_reads(&request.method).map(|()| self.readiness(exchange.view)),
+            Route::Alive => control::only_reads(&request.method).map(|()| Answer::text(StatusCode::OK, "OK")),
+            Route::Ready => control::only_reads(&request.method).map(|()| self.readiness(exchange.view)),
             Route::Metrics | Route::Admin if !exchange.caller.admin => Err(GatewayError::NotHere),
-            Route::Metrics => {
-                access::check_admin(exchange, &request)?;
-                only_reads(&request.method)?;
-                self.ask(Ask::Metrics).await
-            }
             // In boxes: most of a future is moved when it starts, and the last one is what almost all requests need.
+            Route::Metrics => Box::pin(self.metrics(exchange, request)).await,
             Route::Admin => Box::pin(self.administer(exchange, request, body)).await,
-            Route::Models => Box::pin(self.serve_page(exchange, request, body, Self::models)).await,
+            Route::Models => Box::pin(self.serve_page(exchange, request, body, control::models)).await,
             Route::Workers if !exchange.config().access.cors_allowed_origins.is_empty() => {
                 Box::pin(self.serve_page(exchange, request, body, forward::send)).await
             }
@@ -225,16 +197,16 @@ impl Gateway {
     async fn serve_page(
         &self,
         exchange: &mut Exchange<'_>,
-        request: Request,
+        request: &mut Request,
         body: RequestBody,
-        destination: impl AsyncFnOnce(&mut Exchange<'_>, RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
+        destination: impl AsyncFnOnce(&mut Exchange<'_>, &mut RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
     ) -> Result<Answer, GatewayError> {
         let Some(origin) = cors::allowed_origin(exchange.config(), &request.headers) else {
             let mut answer = self.serve(exchange, request, body, destination).await?;
             cors::vary(exchange.config(), &mut answer.head.headers);
             return Ok(answer);
         };
-        let mut answer = match cors::preflight(&request) {
+        let mut answer = match cors::preflight(request) {
             Some(answer) => answer,
             None => {
                 let served = self.serve(exchange, request, body, destination).await;
@@ -250,9 +222,9 @@ impl Gateway {
     async fn serve(
         &self,
         exchange: &mut Exchange<'_>,
-        mut request: Request,
+        request: &mut Request,
         body: RequestBody,
-        destination: impl AsyncFnOnce(&mut Exchange<'_>, RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
+        destination: impl AsyncFnOnce(&mut Exchange<'_>, &mut RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
     ) -> Result<Answer, GatewayError> {
         exchange.record.trace = self.tracer.as_ref().map(|tracer| tracer.begin(&mut request.headers));
         if self.shared.pressure.level_of(Resource::Memory) == Level::Critical {
@@ -272,13 +244,13 @@ impl Gateway {
         let request_id = exchange.record.request_id.clone();
         let key = exchange.key.as_ref().map(|key| &key.name);
         let additions = Additions { client: exchange.caller, request_id: &request_id, via: &self.shared.via, key };
-        let head = accept::forwardable(request, &additions)?;
+        let mut head = accept::forwardable(request, &additions)?;
         let upload = exchange.record.upload();
-        let keep = exchange.config().retries.max_buffered_request_bytes;
-        let body = ClientBody::new(body, upload.clone(), limit, Keep { most: keep, shelf: self.shelf.clone() });
+        let most = exchange.config().retries.max_buffered_request_bytes;
+        let body = ClientBody::new(body, upload.clone(), limit, Some(Keep { most, shelf: self.shelf.clone() }));
 
         let mut answer = if exchange.view.chain.is_empty() {
-            let answering = destination(exchange, head, body.into());
+            let answering = destination(exchange, &mut head, body.into());
             within(deadline, || upload.late(), pin!(answering)).await?
         } else {
             // In a box of its own: the state of guest calls is large, and most of a future is moved when it starts.
@@ -295,7 +267,7 @@ impl Gateway {
         exchange: &mut Exchange<'_>,
         head: RequestHead,
         body: ClientBody,
-        destination: impl AsyncFnOnce(&mut Exchange<'_>, RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
+        destination: impl AsyncFnOnce(&mut Exchange<'_>, &mut RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
     ) -> Result<Answer, GatewayError> {
         let (is_head, deadline) = (head.method == Method::HEAD, exchange.deadline);
         let mut visit = Visit::new(&exchange.view.chain, &head, now_ms(), |module| {
@@ -305,72 +277,18 @@ impl Gateway {
             visit.note_calls();
         }
         let answered = async {
-            let (head, body) = match hooks::on_request(&mut visit, head, body, exchange.record, deadline).await? {
+            let (mut head, body) = match hooks::on_request(&mut visit, head, body, exchange.record, deadline).await? {
                 OnRequest::Forward(head, body) => (head, body),
                 OnRequest::Answered(answer) => return Ok(Answer::of_module(*answer)),
             };
             let upload = exchange.record.upload();
-            let answering = destination(exchange, head, body);
+            let answering = destination(exchange, &mut head, body);
             let answer = within(deadline, || upload.late(), pin!(answering)).await?;
             hooks::on_response(&mut visit, answer, is_head, exchange.record, deadline).await
         };
         let answered = answered.await;
         exchange.record.visited(&mut visit);
         answered
-    }
-
-    async fn models(exchange: &mut Exchange<'_>, head: RequestHead, _: WorkerBody) -> Result<Answer, GatewayError> {
-        only_reads(&head.method)?;
-        if exchange.view.snapshot.healthy_count() == 0 {
-            return Err(GatewayError::NoWorker);
-        }
-        exchange.gateway.ask(Ask::Models).await
-    }
-
-    async fn administer(
-        &self,
-        exchange: &mut Exchange<'_>,
-        request: Request,
-        body: RequestBody,
-    ) -> Result<Answer, GatewayError> {
-        access::check_admin(exchange, &request)?;
-        let deadline = self.deadlines.register();
-        deadline.set(ADMIN_BODY_TIME);
-        let body =
-            ClientBody::new(body, exchange.record.upload(), MAX_ADMIN_BODY, Keep::default()).collect(MAX_ADMIN_BODY);
-        let body = within(&deadline, || GatewayError::SlowBody, pin!(body)).await?;
-        let Request { method, uri, headers, .. } = request;
-        self.ask(Ask::Admin(AdminCall { method, path: uri.path().to_owned(), headers, body })).await
-    }
-
-    /// Asks the control plane.
-    async fn ask(&self, ask: Ask) -> Result<Answer, GatewayError> {
-        let (reply, answer) = oneshot::channel();
-        let call = ControlCall { ask, reply };
-        self.shared.control.try_send(call).map_err(|error| match error {
-            TrySendError::Full(_) => GatewayError::Overloaded,
-            TrySendError::Closed(_) => GatewayError::ControlPlane,
-        })?;
-        Ok(Answer::whole(answer.await.map_err(|_| GatewayError::ControlPlane)?))
-    }
-
-    fn readiness(&self, view: &View) -> Answer {
-        let (healthy, total) = (view.snapshot.healthy_count(), view.snapshot.worker_count());
-        let reason = match () {
-            () if self.is_draining() => Some("draining"),
-            () if healthy == 0 => Some("no healthy workers"),
-            () => None,
-        };
-        match reason {
-            None => {
-                let ready = json!({"status": "ready", "healthy_workers": healthy, "total_workers": total});
-                Answer::json(StatusCode::OK, &ready)
-            }
-            Some(reason) => {
-                let not = json!({"status": "not ready", "reason": reason, "healthy_workers": healthy, "total_workers": total});
-                Answer::json(StatusCode::SERVICE_UNAVAILABLE, &not)
-            }
-        }
     }
 
     /// This resource is scarce.
@@ -399,25 +317,17 @@ impl Gateway {
     }
 }
 
-fn only_reads(method: &Method) -> Result<(), GatewayError> {
-    match *method {
-        Method::GET | Method::HEAD => Ok(()),
-        _ => Err(GatewayError::MethodNotAllowed),
-    }
-}
-
 /// The result of `work`, or `late` when the deadline passes before. Taken by reference: a future that is moved
 /// into another is copied, and these are large.
-async fn within<T>(
+fn within<T>(
     deadline: &Deadline,
     late: impl Fn() -> GatewayError,
     mut work: Pin<&mut impl Future<Output = Result<T, GatewayError>>>,
-) -> Result<T, GatewayError> {
-    poll_fn(|cx| {
+) -> impl Future<Output = Result<T, GatewayError>> {
+    poll_fn(move |cx| {
         if deadline.poll_expired(cx).is_ready() {
             return Poll::Ready(Err(late()));
         }
         work.as_mut().poll(cx)
     })
-    .await
 }

@@ -11,7 +11,8 @@ pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-
 pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Removes what belongs to one connection only: the fields that `Connection` nominates and the well-known
-/// ones (RFC 9110 section 7.6.1), and what a proxy and its client say to each other about access. `Trailer` stays: it announces fields that are passed on.
+/// ones (RFC 9110 section 7.6.1), and what a proxy and its client say to each other about access. `Trailer` stays: it
+/// announces fields that are passed on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let mut nominated = Vec::new();
     // Most messages have one of these at most: a look at the names is cheaper than a removal for each.
@@ -102,13 +103,18 @@ pub fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&id).expect("hexadecimal digits are valid")
 }
 
-/// Whether a `Content-Type` announces an answer that arrives event by event.
+/// What `Content-Type` says, without parameters (RFC 9110 section 8.3.1).
+pub fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::CONTENT_TYPE)?.as_bytes();
+    Some(value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
+}
+
+/// Whether `Content-Type` announces an answer that arrives event by event.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return false };
-    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let Some(announced) = media_type(headers) else { return false };
     [&b"text/event-stream"[..], b"application/x-ndjson", b"application/jsonl"]
         .iter()
-        .any(|kind| essence.eq_ignore_ascii_case(kind))
+        .any(|kind| announced.eq_ignore_ascii_case(kind))
 }
 
 #[cfg(test)]

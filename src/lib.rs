@@ -7,23 +7,22 @@
 //! clients and workers, and its own guests. Nothing on the path of a request takes a lock that another shard
 //! holds for longer than a scrape reads a counter, compiles anything, or looks anything up by name.
 //!
-//! The *control plane* is the main thread: the [`listeners`], the admin API, the [`fleet`] with its health checks and names,
-//! deployments, [`reload`]s, signals. It builds immutable [`snapshot::Snapshot`]s and swaps one pointer; a request keeps the one it started
-//! with to its last byte.
+//! The *control plane* is the main thread: the [`listeners`], the admin API, the [`fleet`] with its health checks and
+//! names, deployments, [`reload`]s, signals. It builds immutable [`snapshot::Snapshot`]s and swaps one pointer; a request
+//! keeps the one it started with to its last byte.
 //!
 //! # One request
 //!
-//! A shard gets a connection from a listener, which hands each to the shard that has the fewest, and serves it in a task of
-//! its own ([`server`], [`connection`]): TLS, then HTTP/1.1 or HTTP/2. Each request goes through
-//! [`gateway::Gateway::handle`]: first checks, route, key ([`keys`]), [`admission`], the on-request chain ([`modules`]), a worker
-//! and its [`workers::Lease`], the answer's head, the on-response chain in reverse order, and the body, in
-//! which the lease and the [`gateway::record::Record`] ride until its last byte. A failure anywhere is a
+//! A shard gets a connection from a listener, which hands each to the shard that has the fewest, and serves it in a
+//! task of its own ([`server`], [`connection`]): TLS, then HTTP/1.1 or HTTP/2. Each request goes through
+//! [`gateway::Gateway::handle`]: first checks, route, key ([`keys`]), [`admission`], the on-request chain
+//! ([`modules`]), a worker and its [`workers::Lease`], the answer's head, the on-response chain in reverse order, and
+//! the body, in which the lease and the [`gateway::record::Record`] ride until its last byte. A failure anywhere is a
 //! [`gateway::error::GatewayError`], and one table there makes a status and a body of it.
 //!
-//! With HTTP/1.1 the same task drives the client's connection, the request and the connection to the worker: no hand-over
-//! between tasks, and a client that leaves takes everything with it. In HTTP/2 each stream has a task, and hyper drives the
-//! connection. Messages on both connections are read and written
-//! by [`http1`], which says why hyper serves only the control plane's listeners.
+//! With HTTP/1.1 the same task drives the client's connection, the request and the connection to the worker: no
+//! hand-over between tasks, and a client that leaves takes everything with it. In HTTP/2 each stream has a task, and
+//! hyper drives the connection. Messages of HTTP/1.1 are read and written by [`http1`] on both sides; it says why.
 //!
 //! # Guests
 //!
@@ -40,8 +39,10 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | leaves | [`config`], [`deadline`], [`headers`], [`http1`], [`metrics`], [`prompt`], [`rate`], [`stream`], [`telemetry`], [`tls`], [`echo`] |
-//! | on the leaves, not on each other | [`workers`], [`modules`], [`client`] and [`connection`], [`trace`] and [`access_log`], [`admission`], [`pressure`], [`routes`], [`keys`] |
+//! | leaves | [`config`], [`deadline`], [`headers`], [`http1`], [`metrics`], [`prompt`], [`rate`], [`stream`], [`tls`] |
+//! | | [`telemetry`], [`echo`] |
+//! | on the leaves, not on each other | [`workers`], [`modules`], [`client`] and [`connection`], [`trace`], [`keys`] |
+//! | | [`access_log`], [`admission`], [`pressure`], [`routes`] |
 //! | what exists | [`snapshot`], [`registry`], [`fleet`] |
 //! | what is done with it | [`gateway`], [`admin`] |
 //! | threads and sockets | [`server`], [`shard`], [`listeners`], [`scrape`], [`reload`], [`app`], [`agent`] |

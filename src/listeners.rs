@@ -14,9 +14,10 @@ use tokio::net::{TcpListener as AsyncListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::gateway::record::CountedConnection;
+use crate::gateway::metrics::CountedConnection;
 use crate::pressure::{Level, Pressure};
-use crate::shard::{Arrival, Message, Shard};
+use crate::server::Arrival;
+use crate::shard::{Message, Shard};
 use crate::tls::ServerTls;
 
 /// Connections that may wait to be accepted.
@@ -28,9 +29,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Listener {
     pub address: SocketAddr,
     socket: AsyncListener,
-    pub speaks: Speaks,
+    pub serves: Serves,
     /// Another process accepts from the same address, or did.
     pub is_shared: bool,
+}
+
+/// Whom a listener is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Serves {
+    pub speaks: Speaks,
     /// The admin API answers here.
     pub admin: bool,
 }
@@ -79,7 +86,8 @@ pub fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
             None => bind(address, listen.reuse_port).map_err(|cause| ListenError::Bind { address, cause })?,
         };
         let address = socket.local_addr().map_err(|cause| ListenError::Bind { address, cause })?;
-        Ok(Listener { address, socket, speaks, is_shared, admin: admin || is_everywhere })
+        let serves = Serves { speaks, admin: admin || is_everywhere };
+        Ok(Listener { address, socket, serves, is_shared })
     });
     listeners.collect()
 }
@@ -114,7 +122,7 @@ impl Listener {
     /// Hands each connection to the shard with the fewest, until `stop` says so; then those that the system has
     /// accepted already, and no more.
     pub async fn accept(self, reception: Reception, mut stop: watch::Receiver<bool>) {
-        let Self { socket, speaks, admin, .. } = self;
+        let Self { socket, serves, .. } = self;
         let mut turn = 0;
         loop {
             let accepted = tokio::select! {
@@ -123,7 +131,7 @@ impl Listener {
                 accepted = socket.accept() => accepted,
             };
             match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-                Ok((stream, peer)) => reception.receive(&mut turn, stream, peer, speaks, admin),
+                Ok((stream, peer)) => reception.receive(&mut turn, stream, peer, serves),
                 Err(error) => {
                     tracing::warn!(%error, "a connection can't be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -138,7 +146,7 @@ impl Listener {
         for _ in 0..BACKLOG {
             match socket.accept() {
                 Ok((stream, peer)) if stream.set_nonblocking(true).is_ok() => {
-                    reception.receive(&mut turn, stream, peer, speaks, admin);
+                    reception.receive(&mut turn, stream, peer, serves);
                 }
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
@@ -155,8 +163,8 @@ impl Reception {
         connections >= self.pressure.most_connections() || self.pressure.level() == Level::Critical
     }
 
-    fn receive(&self, turn: &mut usize, stream: TcpStream, peer: SocketAddr, speaks: Speaks, admin: bool) {
-        let tls = match speaks {
+    fn receive(&self, turn: &mut usize, stream: TcpStream, peer: SocketAddr, serves: Serves) {
+        let tls = match serves.speaks {
             Speaks::Plain => None,
             Speaks::Tls => self.tls.load_full(),
         };
@@ -168,6 +176,6 @@ impl Reception {
         let turned = shards[*turn..].iter().chain(&shards[..*turn]);
         let Some(least) = turned.min_by_key(|shard| shard.load()) else { return };
         let counted = CountedConnection::new(&least.metrics);
-        least.tell(Message::Client(Arrival { stream, peer, tls, admin, counted }));
+        least.tell(Message::Client(Arrival { stream, peer, tls, admin: serves.admin, counted }));
     }
 }

@@ -24,9 +24,6 @@ pub struct Prompt<'a> {
     pub model: Option<Cow<'a, str>>,
     /// Borrowed from the body when it is one string without escapes.
     pub text: Option<Cow<'a, str>>,
-    pub stream: Option<bool>,
-    /// `max_tokens`, `max_completion_tokens` or `max_output_tokens`; of several, the last.
-    pub max_tokens: Option<u64>,
 }
 
 /// Why a body has no prompt.
@@ -49,10 +46,6 @@ impl<'a> Prompt<'a> {
 #[serde(field_identifier, rename_all = "snake_case")]
 enum Field {
     Model,
-    Stream,
-    MaxTokens,
-    MaxCompletionTokens,
-    MaxOutputTokens,
     System,
     Instructions,
     Messages,
@@ -89,11 +82,7 @@ impl<'de> Visitor<'de> for Body {
             }
             met |= bit;
             match field {
-                Field::Model => prompt.model = map.next_value::<Scalar>()?.text(),
-                Field::Stream => prompt.stream = map.next_value::<Scalar>()?.truth(),
-                Field::MaxTokens | Field::MaxCompletionTokens | Field::MaxOutputTokens => {
-                    prompt.max_tokens = map.next_value::<Scalar>()?.number().or(prompt.max_tokens);
-                }
+                Field::Model => prompt.model = map.next_value::<Model>()?.0,
                 Field::System | Field::Instructions => map.next_value_seed(&mut before)?,
                 Field::Messages | Field::Prompt | Field::Input | Field::Text | Field::InputIds => {
                     map.next_value_seed(&mut text)?;
@@ -106,79 +95,60 @@ impl<'de> Visitor<'de> for Body {
     }
 }
 
-/// A value that is not worth an error.
-enum Scalar<'a> {
-    Text(Cow<'a, str>),
-    Truth(bool),
-    Number(u64),
-    Other,
-}
+/// A string, or a value that is not worth an error.
+struct Model<'a>(Option<Cow<'a, str>>);
 
-impl<'a> Scalar<'a> {
-    fn text(self) -> Option<Cow<'a, str>> {
-        if let Scalar::Text(text) = self { Some(text) } else { None }
-    }
-
-    fn truth(self) -> Option<bool> {
-        if let Scalar::Truth(truth) = self { Some(truth) } else { None }
-    }
-
-    fn number(self) -> Option<u64> {
-        if let Scalar::Number(number) = self { Some(number) } else { None }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for Model<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyScalar)
+        deserializer.deserialize_any(AnyValue).map(Self)
     }
 }
 
-struct AnyScalar;
+struct AnyValue;
 
-impl<'de> Visitor<'de> for AnyScalar {
-    type Value = Scalar<'de>;
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Option<Cow<'de, str>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Scalar::Text(Cow::Borrowed(text)))
+        Ok(Some(Cow::Borrowed(text)))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+        Ok(Some(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_bool<E>(self, truth: bool) -> Result<Self::Value, E> {
-        Ok(Scalar::Truth(truth))
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(Scalar::Number(number))
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Scalar::Other)
+        Ok(None)
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Scalar::Other)
+        Ok(None)
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Scalar::Other)
+        Ok(None)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
+        Ok(None)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
+        Ok(None)
     }
 }
 

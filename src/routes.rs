@@ -61,9 +61,31 @@ const LABELLED: [&str; 22] = [
     "/wasm",
 ];
 
-/// The `path` label of a request.
-pub fn label(path: &str) -> &'static str {
-    LABELLED.iter().find(|known| **known == path).copied().unwrap_or("other")
+/// The `path` label of a request: a position in [`LABELLED`], or behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Label(u8);
+
+impl Label {
+    /// Labels that there are.
+    pub const COUNT: usize = LABELLED.len() + 1;
+    /// Of a path without a label of its own.
+    pub const OTHER: Self = Self(LABELLED.len() as u8);
+
+    pub fn of(path: &str) -> Self {
+        LABELLED.iter().position(|known| *known == path).map_or(Self::OTHER, |at| Self(at as u8))
+    }
+
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT as u8).map(Self)
+    }
+
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    pub fn text(self) -> &'static str {
+        LABELLED.get(self.index()).copied().unwrap_or("other")
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +117,8 @@ mod tests {
 
     #[test]
     fn labels_are_a_closed_set() {
-        assert_eq!(label("/v1/chat/completions"), "/v1/chat/completions");
-        assert_eq!(label("/v1/chat/completions/9"), "other");
+        assert_eq!(Label::of("/v1/chat/completions").text(), "/v1/chat/completions");
+        assert_eq!((Label::of("/v1/chat/completions/9"), Label::OTHER.text()), (Label::OTHER, "other"));
+        assert!(Label::all().all(|label| Label::of(label.text()) == label));
     }
 }

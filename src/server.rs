@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::connection::{ClientConnection, LEAVE, Patience};
 use crate::deadline::Deadline;
 use crate::gateway::Gateway;
-use crate::gateway::record::CountedConnection;
+use crate::gateway::metrics::CountedConnection;
 use crate::http1::wire::Wire;
 use crate::stream::Stream;
 use crate::tls::{self, Alpn, ServerTls};
@@ -26,18 +26,23 @@ use crate::tls::{self, Alpn, ServerTls};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection that has been accepted.
-pub struct Arrived {
-    pub stream: TcpStream,
+pub struct Arrival {
+    pub stream: std::net::TcpStream,
     pub peer: SocketAddr,
     /// `None` where its listener speaks no TLS.
     pub tls: Option<Arc<ServerTls>>,
     /// The admin API answers on the listener.
     pub admin: bool,
+    pub counted: CountedConnection,
 }
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
-pub async fn serve(gateway: Rc<Gateway>, arrived: Arrived, _counted: CountedConnection, patience: Patience) {
-    let Arrived { stream, peer, tls, admin } = arrived;
+pub async fn serve(gateway: Rc<Gateway>, arrival: Arrival, patience: Patience) {
+    let Arrival { stream, peer, tls, admin, counted: _counted } = arrival;
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a connection can't be served"),
+    };
     let deadline = gateway.deadlines.register();
     deadline.set(patience.head);
     let (stream, alpn) = match tls {

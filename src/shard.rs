@@ -1,24 +1,21 @@
 //! One data-plane thread: its runtime, its clients' connections, its connections to workers, its guests.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
 use crate::connection::Patience;
 use crate::deadline::Deadlines;
-use crate::gateway::record::{CountedConnection, HttpMetrics};
+use crate::gateway::metrics::HttpMetrics;
 use crate::gateway::{Gateway, Shared};
-use crate::server;
-use crate::tls::ServerTls;
+use crate::server::{self, Arrival};
 
 /// Time between two looks for idle connections to workers.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,17 +37,6 @@ pub enum Message {
     Drain,
     /// End, whatever is in flight.
     Stop,
-}
-
-/// A connection that has been accepted.
-pub struct Arrival {
-    pub stream: std::net::TcpStream,
-    pub peer: SocketAddr,
-    /// `None` where its listener speaks no TLS.
-    pub tls: Option<Arc<ServerTls>>,
-    /// The admin API answers there.
-    pub admin: bool,
-    pub counted: CountedConnection,
 }
 
 /// The control plane's handle on a shard.
@@ -124,14 +110,7 @@ fn accept(gateway: &Rc<Gateway>, arrival: Arrival) {
         idle: limits.idle_connection_timeout_secs,
         exchange: limits.request_timeout_secs + EXCHANGE_GRACE,
     };
-    let Arrival { stream, peer, tls, admin, counted } = arrival;
-    match TcpStream::from_std(stream) {
-        Ok(stream) => {
-            let arrival = server::Arrived { stream, peer, tls, admin };
-            spawn_local(server::serve(gateway.clone(), arrival, counted, patience));
-        }
-        Err(error) => tracing::warn!(%error, "a connection can't be served"),
-    }
+    spawn_local(server::serve(gateway.clone(), arrival, patience));
 }
 
 /// Lets go of what a new snapshot no longer has, also on a shard that has no requests.

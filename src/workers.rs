@@ -195,7 +195,9 @@ impl Lease {
         if matches!(outcome, Outcome::Failed | Outcome::Unreachable) {
             self.worker.errors.fetch_add(1, Relaxed);
         }
-        if let Some(ticket) = self.ticket.take() {
+        if let Some(ticket) = self.ticket.take()
+            && !(outcome == Outcome::Succeeded && self.worker.breaker.is_calm())
+        {
             self.worker.note(self.worker.breaker.report(ticket, outcome, Instant::now()));
         }
     }

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::Admin;
-use crate::gateway::record;
+use crate::gateway;
 use crate::metrics::{Exposition, TEXT_FORMAT};
 
 pub fn scrape(admin: &Admin) -> Response<Bytes> {
     let mut exposition = Exposition::default();
-    record::expose(&admin.shards, &mut exposition);
+    gateway::metrics::expose(&admin.shards, &mut exposition);
     let snapshot = admin.publisher.current();
     let workers = snapshot.worker_count() as f64;
     exposition.gauge("smg_worker_pool_size", "Workers that are configured.", &[], workers);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{error, method_not_allowed};
 use crate::config::WorkerUrl;
 use crate::fleet::{About, Fleet, FleetError, Member, Stage};
-use crate::gateway::AdminCall;
+use crate::gateway::control::AdminCall;
 use crate::workers::Health;
 
 /// Longest model name.

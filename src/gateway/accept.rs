@@ -112,8 +112,9 @@ impl Via {
 
 /// The head as modules and the worker see it: without what belongs to the client's connection, with what a
 /// proxy adds. `Host` stays the client's until a worker is picked.
-pub fn forwardable(head: Request, additions: &Additions) -> Result<RequestHead, GatewayError> {
-    let Request { method, uri, version, mut headers } = head;
+pub fn forwardable(request: &mut Request, additions: &Additions) -> Result<RequestHead, GatewayError> {
+    let version = request.version;
+    let mut headers = std::mem::take(&mut request.headers);
     if headers.get_all(header::VIA).iter().any(|field| additions.via.is_in(field)) {
         return Err(GatewayError::Loop);
     }
@@ -132,11 +133,11 @@ pub fn forwardable(head: Request, additions: &Additions) -> Result<RequestHead, 
         headers.insert(&KEY_NAME, name.clone());
     }
     headers.insert(&X_FORWARDED_PROTO, if additions.client.scheme == Scheme::HTTPS { HTTPS } else { HTTP });
-    let uri = to_origin_form(uri, &mut headers);
+    let uri = to_origin_form(std::mem::take(&mut request.uri), &mut headers);
     if let Some(host) = headers.get(header::HOST).cloned() {
         headers.entry(&X_FORWARDED_HOST).or_insert(host);
     }
-    Ok(RequestHead { method, uri, headers })
+    Ok(RequestHead { method: std::mem::take(&mut request.method), uri, headers })
 }
 
 /// In absolute form the target's authority wins over `Host` (RFC 9112 section 3.2.2).
@@ -163,7 +164,7 @@ mod tests {
         Request { method: Method::GET, uri, version: Version::HTTP_11, headers }
     }
 
-    fn forwarded(head: Request) -> Result<RequestHead, GatewayError> {
+    fn forwarded(mut request: Request) -> Result<RequestHead, GatewayError> {
         let client = Client {
             peer: ([9, 9, 9, 9], 1).into(),
             address: HeaderValue::from_static("9.9.9.9"),
@@ -172,7 +173,7 @@ mod tests {
             tls: "",
         };
         forwardable(
-            head,
+            &mut request,
             &Additions {
                 client: &client,
                 request_id: &HeaderValue::from_static("id"),

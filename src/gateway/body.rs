@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::admit::Permits;
+use super::error::GatewayError;
 use super::record::Record;
 use super::silence::Silence;
 use super::upgrade::{Traffic, Tunnel, TunnelEnd};
@@ -80,6 +81,25 @@ pub enum Content {
     Tunnel(Option<Box<Tunnel>>),
 }
 
+impl Content {
+    /// Reads up to `limit` bytes for modules to see. `Err` holds what to send on when there is more.
+    pub async fn collect(self, limit: u64) -> Result<Result<Bytes, Self>, GatewayError> {
+        let mut rest = match self {
+            Self::Whole(bytes) => return Ok(Ok(bytes.unwrap_or_default())),
+            Self::Tunnel(_) => return Ok(Err(self)),
+            Self::Stream { rest, .. } => rest,
+        };
+        if rest.size_hint().lower() > limit {
+            return Ok(Err(Self::Stream { first: None, rest }));
+        }
+        rest.expect_whole();
+        match collect(&mut rest, limit).await.map_err(GatewayError::BadAnswer)? {
+            Collected::Whole(body) => Ok(Ok(body)),
+            Collected::Over(first) => Ok(Err(Self::Stream { first: Some(first), rest })),
+        }
+    }
+}
+
 /// What a request holds until its last byte.
 #[derive(Default)]
 pub struct Hold {
@@ -93,14 +113,14 @@ pub struct Hold {
 /// The body of an answer to a client, with everything that ends when it does.
 pub struct GatewayBody {
     content: Content,
-    pub record: Record,
+    pub record: Box<Record>,
     hold: Hold,
     silence: Option<Silence>,
 }
 
 impl GatewayBody {
     /// `silence` is what becomes of a worker that pauses.
-    pub fn new(content: Content, record: Record, hold: Hold, silence: Option<Silence>) -> Self {
+    pub fn new(content: Content, record: Box<Record>, hold: Hold, silence: Option<Silence>) -> Self {
         let mut body = Self { content, record, hold, silence };
         if body.is_end_stream() {
             body.end();

@@ -1,11 +1,14 @@
 //! Which pool serves a request, and what its policy is told of the request. The body is read for that only if there is
 //! a choice that depends on it.
 
-use http::header::{self, HeaderMap, HeaderName};
+use std::time::Instant;
+
+use http::header::{HeaderMap, HeaderName};
 
 use super::error::GatewayError;
 use super::exchange::Exchange;
-use super::upload::{Peeked, WorkerBody};
+use super::upload::Peeked;
+use crate::headers;
 use crate::modules::RequestHead;
 use crate::prompt::{Prompt, PromptError};
 use crate::snapshot::Snapshot;
@@ -14,17 +17,12 @@ use crate::workers::policy::Ask;
 static ROUTING_KEY: HeaderName = HeaderName::from_static("x-smg-routing-key");
 static TARGET_WORKER: HeaderName = HeaderName::from_static("x-smg-target-worker");
 
-/// Reads the body if somebody needs to know what is in it, and it is not too long for that.
-pub async fn peek(exchange: &Exchange<'_>, body: WorkerBody) -> Result<(WorkerBody, Peeked), GatewayError> {
-    let pools = &exchange.view.snapshot.pools;
-    let is_needed = match (&pools[..], own_pool(exchange)) {
+/// Whether somebody needs to know what is in the body.
+pub fn wants_body(exchange: &Exchange) -> bool {
+    match (&exchange.view.snapshot.pools[..], own_pool(exchange)) {
         ([only], _) => only.wants_prompt(),
         (pools, Some(own)) => pools[own].wants_prompt(),
         (_, None) => true,
-    };
-    match body {
-        body if is_needed && !matches!(body, WorkerBody::Whole(None)) => Box::pin(body.peek()).await,
-        body => Ok((body, Peeked::Nothing)),
     }
 }
 
@@ -67,6 +65,7 @@ impl<'a> Destination<'a> {
         head: &RequestHead,
         said: &'a Said<'a>,
         routing_key: &'a Option<Vec<u8>>,
+        now: Instant,
     ) -> Result<Self, GatewayError> {
         let snapshot = &exchange.view.snapshot;
         let pool = match (&snapshot.pools[..], own_pool(exchange)) {
@@ -78,7 +77,7 @@ impl<'a> Destination<'a> {
             routing_key: routing_key.as_deref(),
             target: if snapshot.pools[pool].wants_key() { target(&head.headers) } else { None },
             prompt: said.prompt().and_then(|prompt| prompt.text.as_deref()),
-            now: snapshot.began.elapsed(),
+            now: now.saturating_duration_since(snapshot.began),
         };
         Ok(Self { pool, ask })
     }
@@ -103,9 +102,7 @@ fn pool_by_model(exchange: &Exchange, head: &RequestHead, said: &Said) -> Result
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let essence = |value: &[u8]| value.split(|byte| *byte == b';').next().map(|kind| kind.trim_ascii().to_vec());
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| essence(value.as_bytes()));
-    kind.is_none_or(|kind| kind.eq_ignore_ascii_case(b"application/json"))
+    headers::media_type(headers).is_none_or(|kind| kind.eq_ignore_ascii_case(b"application/json"))
 }
 
 /// The worker that a client names, as a position in the pool.
@@ -116,5 +113,8 @@ fn target(headers: &HeaderMap) -> Option<usize> {
 /// The key by which a client binds its requests together, if anybody looks at it.
 pub fn routing_key(snapshot: &Snapshot, headers: &HeaderMap) -> Option<Vec<u8>> {
     let is_needed = snapshot.pools.iter().any(|pool| pool.wants_key());
-    headers.get(&ROUTING_KEY).filter(|_| is_needed).map(|value| value.as_bytes().to_vec())
+    if !is_needed {
+        return None;
+    }
+    headers.get(&ROUTING_KEY).map(|value| value.as_bytes().to_vec())
 }

@@ -11,7 +11,7 @@ use super::body::Content;
 use super::error::GatewayError;
 use super::record::Record;
 use super::upload::{ClientBody, WorkerBody};
-use super::{forward, within};
+use super::within;
 use crate::deadline::Deadline;
 use crate::headers;
 use crate::modules::{self, RequestHead, RequestView, ResponseView, Visit};
@@ -79,7 +79,7 @@ pub async fn on_response(
     let (body, passing) = match limit {
         None => (Bytes::new(), Some(content)),
         Some(limit) => {
-            let collecting = pin!(forward::collect_answer(content, limit));
+            let collecting = pin!(content.collect(limit));
             let collected = within(deadline, || GatewayError::Timeout, collecting).await;
             match collected.inspect_err(|error| hold.lease.iter_mut().for_each(|lease| lease.ended(error.outcome())))? {
                 Ok(body) => (body, None),

@@ -1,22 +1,20 @@
 //! What is known of one request: written once, when its answer's body ends, as a log line and as metrics.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
-use rustc_hash::FxHashMap;
 
+use super::metrics::{Answered, HttpMetrics};
 use super::upload::Upload;
 use crate::access_log::{AccessLog, Entry};
-use crate::admission::AdmissionCounts;
 use crate::client::Client;
 use crate::http1::head::Request;
 use crate::keys::Key;
-use crate::metrics::{Counter, Exposition, Histogram, HistogramTotals, REQUEST_BOUNDS, REQUEST_BUCKETS};
 use crate::modules::Visit;
-use crate::routes;
+use crate::routes::Label;
 use crate::trace::{Summary, Trace};
 use crate::workers::Worker;
 
@@ -83,8 +81,15 @@ struct Asked {
 }
 
 impl Record {
-    pub fn open(request_id: HeaderValue, client: &Client, method: &Method, uri: &Uri, ledger: &Rc<Ledger>) -> Self {
-        Self {
+    /// In a box: it is moved often on its way into the answer's body, and it is large.
+    pub fn open(
+        request_id: HeaderValue,
+        client: &Client,
+        method: &Method,
+        uri: &Uri,
+        ledger: &Rc<Ledger>,
+    ) -> Box<Self> {
+        Box::new(Self {
             start: Instant::now(),
             request_id,
             client: client.address.clone(),
@@ -109,7 +114,7 @@ impl Record {
             end: End::ClientLeft,
             trace: None,
             ledger: ledger.clone(),
-        }
+        })
     }
 
     /// What is known of a request besides its first line.
@@ -231,13 +236,20 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.start.elapsed();
         self.log(took);
-        self.ledger.metrics.count(self, took);
+        self.ledger.metrics.count(&Answered {
+            method: &self.method,
+            path: self.uri.path(),
+            status: self.status,
+            error_code: self.error_code,
+            to_body: self.to_body.unwrap_or(took),
+            total: took,
+        });
         if let Some(trace) = self.trace.take() {
             trace.finish(&Summary {
                 method: &self.method,
                 uri: &self.uri,
                 scheme: if self.tls.is_empty() { "http" } else { "https" },
-                route: Some(routes::label(self.uri.path())).filter(|label| *label != "other"),
+                route: Some(Label::of(self.uri.path())).filter(|label| *label != Label::OTHER).map(Label::text),
                 protocol: self.protocol,
                 client: &self.client,
                 request_id: &self.request_id,
@@ -248,148 +260,5 @@ impl Drop for Record {
                 },
             });
         }
-    }
-}
-
-/// What is counted of requests, by one shard. The lock is the shard's own: besides it, only a scrape takes it.
-#[derive(Default)]
-pub struct HttpMetrics {
-    counts: Mutex<Counts>,
-    pub connections: AtomicU64,
-    pub handshakes: Handshakes,
-    pub protocols: Protocols,
-    /// Attempts that there would have been with a larger budget.
-    pub forbidden_retries: Counter,
-    pub admission: AdmissionCounts,
-}
-
-/// TLS handshakes with clients.
-#[derive(Default)]
-pub struct Handshakes {
-    made: Counter,
-    failed: Counter,
-}
-
-impl Handshakes {
-    pub fn count(&self, is_made: bool) {
-        if is_made { self.made.add(1) } else { self.failed.add(1) }
-    }
-}
-
-/// Clients' connections by what was spoken on them; those on which nothing came are in none.
-#[derive(Default)]
-pub struct Protocols {
-    pub http1: Counter,
-    pub http2: Counter,
-}
-
-/// Labels are ours, not a stranger's: the quick hash will do.
-#[derive(Default)]
-struct Counts {
-    requests: FxHashMap<(&'static str, &'static str), u64>,
-    responses: FxHashMap<(&'static str, u16, &'static str), u64>,
-    seconds: FxHashMap<&'static str, Seconds>,
-}
-
-/// How long the requests of a path took: to the first byte, and to the last.
-struct Seconds {
-    first: Histogram<16>,
-    last: Histogram<16>,
-}
-
-impl Default for Seconds {
-    fn default() -> Self {
-        Self { first: Histogram::new(&REQUEST_BOUNDS), last: Histogram::new(&REQUEST_BOUNDS) }
-    }
-}
-
-impl HttpMetrics {
-    fn count(&self, record: &Record, took: Duration) {
-        let path = routes::label(record.uri.path());
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.requests.entry((method_label(&record.method), path)).or_default() += 1;
-        *counts.responses.entry((path, record.status.as_u16(), record.error_code)).or_default() += 1;
-        let seconds = counts.seconds.entry(path).or_default();
-        // Of an answer without a body, its end.
-        seconds.first.observe(record.to_body.unwrap_or(took));
-        seconds.last.observe(took);
-    }
-}
-
-/// Counts a connection as open while it lives, from the moment it is accepted.
-pub struct CountedConnection(Arc<HttpMetrics>);
-
-impl CountedConnection {
-    pub fn new(metrics: &Arc<HttpMetrics>) -> Self {
-        metrics.connections.fetch_add(1, Relaxed);
-        Self(metrics.clone())
-    }
-}
-
-impl Drop for CountedConnection {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
-    }
-}
-
-fn method_label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "DELETE" => "DELETE",
-        "HEAD" => "HEAD",
-        "PATCH" => "PATCH",
-        "OPTIONS" => "OPTIONS",
-        _ => "other",
-    }
-}
-
-/// Writes the sum over all shards.
-pub fn expose(shards: &[Arc<HttpMetrics>], exposition: &mut Exposition) {
-    let mut requests = FxHashMap::<_, u64>::default();
-    let mut responses = FxHashMap::<_, u64>::default();
-    let mut seconds = FxHashMap::<_, [HistogramTotals; 2]>::default();
-    let (mut connections, mut forbidden) = (0, 0);
-    for shard in shards {
-        connections += shard.connections.load(Relaxed);
-        forbidden += shard.forbidden_retries.get();
-        let counts = shard.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.requests.iter().for_each(|(labels, count)| *requests.entry(*labels).or_default() += count);
-        counts.responses.iter().for_each(|(labels, count)| *responses.entry(*labels).or_default() += count);
-        for (path, taken) in &counts.seconds {
-            let [first, last] = seconds.entry(*path).or_default();
-            first.add(&taken.first.totals());
-            last.add(&taken.last.totals());
-        }
-    }
-    for ((method, path), count) in requests {
-        let labels = [("method", method), ("path", path)];
-        exposition.counter("smg_http_requests_total", "Requests.", &labels, count as f64);
-    }
-    for ((path, status, code), count) in responses {
-        let status = status.to_string();
-        let labels = [("path", path), ("status_code", status.as_str()), ("error_code", code)];
-        exposition.counter("smg_http_responses_total", "Answers to requests.", &labels, count as f64);
-    }
-    for (path, [first, last]) in seconds {
-        let help = "Time of a request, to the first byte of its answer's body.";
-        let labels = [("path", path)];
-        exposition.histogram("smg_http_time_to_first_byte_seconds", help, &labels, &first, &REQUEST_BUCKETS);
-        let help = "Time of a request, to the last byte of its answer.";
-        exposition.histogram("smg_http_request_duration_seconds", help, &labels, &last, &REQUEST_BUCKETS);
-    }
-    let help = "Retries that the budget did not allow.";
-    exposition.counter("smg_worker_retry_budget_exhausted_total", help, &[], forbidden as f64);
-    let help = "Clients' connections that are open.";
-    exposition.gauge("smg_http_connections_active", help, &[], connections as f64);
-    let sum = |count: fn(&HttpMetrics) -> &Counter| shards.iter().map(|shard| count(shard).get()).sum::<u64>() as f64;
-    for (protocol, count) in [("http/1.1", sum(|it| &it.protocols.http1)), ("h2", sum(|it| &it.protocols.http2))] {
-        let help = "Clients' connections by the version of HTTP on them.";
-        exposition.counter("smg_http_connections_total", help, &[("protocol", protocol)], count);
-    }
-    for (outcome, count) in [("made", sum(|it| &it.handshakes.made)), ("failed", sum(|it| &it.handshakes.failed))] {
-        let help = "TLS handshakes with clients.";
-        exposition.counter("smg_tls_handshakes_total", help, &[("outcome", outcome)], count);
     }
 }

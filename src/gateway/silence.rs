@@ -5,12 +5,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header;
+use http::header::{self, HeaderMap};
 use http_body::{Frame, SizeHint};
 
 use super::body::BodyError;
 use crate::config::Limits;
 use crate::deadline::{Deadline, Deadlines};
+use crate::headers;
 use crate::modules::ResponseHead;
 
 /// A comment of an event stream, which clients pass over (WHATWG HTML section 9.2.6).
@@ -38,8 +39,8 @@ impl Silence {
     pub fn new(head: &ResponseHead, length: &SizeHint, limits: &Limits, deadlines: &Deadlines) -> Self {
         let takes_more = length.exact().is_none() && !limits.sse_keepalive_secs.is_zero();
         let is_plain = || !head.headers.contains_key(header::CONTENT_ENCODING);
-        let has_comments = takes_more && is_event_stream(head) && is_plain();
-        let comments = has_comments.then_some(Comments { interval: limits.sse_keepalive_secs, tail: *b"\n\n" });
+        let comments = (takes_more && has_comments(&head.headers) && is_plain())
+            .then_some(Comments { interval: limits.sse_keepalive_secs, tail: *b"\n\n" });
         let stall = limits.stream_body_stall_timeout_secs;
         Self { deadlines: deadlines.clone(), deadline: None, stall, comments, silent: None }
     }
@@ -98,10 +99,8 @@ impl Comments {
 }
 
 /// Only this kind of stream has comments.
-fn is_event_stream(head: &ResponseHead) -> bool {
-    let essence =
-        head.headers.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().split(|b| *b == b';').next());
-    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+fn has_comments(headers: &HeaderMap) -> bool {
+    headers::media_type(headers).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 #[cfg(test)]

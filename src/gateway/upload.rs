@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use smallvec::SmallVec;
 
 use super::body::{BodyError, Collected, collect};
 use super::error::GatewayError;
@@ -37,7 +38,7 @@ const MOST_KEPT: u64 = 128 << 20;
 pub struct Shelf(Cell<u64>);
 
 /// How much of a body may be kept, and where that is counted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Keep {
     pub most: u64,
     pub shelf: Rc<Shelf>,
@@ -46,10 +47,12 @@ pub struct Keep {
 /// What has been read of a body, until nobody needs it again.
 #[derive(Debug, Default)]
 struct Kept {
-    pieces: Vec<Bytes>,
+    /// Almost always one.
+    pieces: SmallVec<[Bytes; 1]>,
     /// Bytes of them.
     bytes: u64,
-    keep: Keep,
+    /// Nothing is kept without it.
+    keep: Option<Keep>,
     /// Some of it is not kept.
     is_lost: bool,
     is_whole: bool,
@@ -83,28 +86,32 @@ impl Upload {
         let kept = &mut *self.kept.borrow_mut();
         match frame.data_ref() {
             _ if kept.is_lost => {}
-            Some(data) if kept.has_room(data.len() as u64) => kept.add(data.clone()),
-            _ => kept.lose(),
+            Some(data) => kept.add(data),
+            None => kept.lose(),
         }
     }
 }
 
 impl Kept {
-    fn has_room(&self, bytes: u64) -> bool {
-        self.bytes + bytes <= self.keep.most && self.keep.shelf.0.get() + bytes <= MOST_KEPT
-    }
-
-    fn add(&mut self, piece: Bytes) {
+    /// Keeps a piece, or nothing any more if there is no room for it.
+    fn add(&mut self, piece: &Bytes) {
         let bytes = piece.len() as u64;
-        self.bytes += bytes;
-        self.keep.shelf.0.set(self.keep.shelf.0.get() + bytes);
-        self.pieces.push(piece);
+        match &self.keep {
+            Some(Keep { most, shelf }) if self.bytes + bytes <= *most && shelf.0.get() + bytes <= MOST_KEPT => {
+                shelf.0.set(shelf.0.get() + bytes);
+                self.bytes += bytes;
+                self.pieces.push(piece.clone());
+            }
+            _ => self.lose(),
+        }
     }
 
     fn lose(&mut self) {
-        let shelf = &self.keep.shelf.0;
-        shelf.set(shelf.get() - std::mem::take(&mut self.bytes));
-        (self.pieces, self.is_lost) = (Vec::new(), true);
+        if let Some(Keep { shelf, .. }) = &self.keep {
+            shelf.0.set(shelf.0.get() - std::mem::take(&mut self.bytes));
+        }
+        self.pieces.clear();
+        self.is_lost = true;
     }
 }
 
@@ -139,8 +146,8 @@ pub struct ClientBody {
 }
 
 impl ClientBody {
-    /// A body of at most `limit` bytes.
-    pub fn new(incoming: RequestBody, upload: Rc<Upload>, limit: u64, keep: Keep) -> Self {
+    /// A body of at most `limit` bytes, of which nothing is kept without `keep`.
+    pub fn new(incoming: RequestBody, upload: Rc<Upload>, limit: u64, keep: Option<Keep>) -> Self {
         upload.kept.borrow_mut().keep = keep;
         Self { incoming, upload, limit }
     }
@@ -216,7 +223,7 @@ impl WorkerBody {
             Self::Stream(rest) => rest,
         };
         let upload = rest.upload.clone();
-        let room = upload.kept.borrow().keep.most;
+        let room = upload.kept.borrow().keep.as_ref().map_or(0, |keep| keep.most);
         if rest.incoming.size_hint().lower() > room {
             return Ok((Self::Stream(rest), Peeked::TooLong));
         }

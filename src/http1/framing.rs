@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version};
 
 use super::chunks::Chunks;
-use super::{head, wire};
+use super::{head, wire, write};
 
 /// Why a body can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +42,7 @@ impl Framing {
             Framing::AsSaid | Framing::Unsaid => {}
             Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Framing::Length(length) => {
-                head::write_field(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
+                write::field(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderMap, HeaderName};
 
-use super::head;
+use super::write;
 
 /// The fields that a message says it ends with (RFC 9110 section 6.6.2): those alone are passed on.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ impl Announced {
     pub fn write(&self, out: &mut Vec<u8>, trailers: &HeaderMap) {
         out.extend_from_slice(b"0\r\n");
         for (name, value) in trailers.iter().filter(|(name, _)| self.0.contains(name)) {
-            head::write_field(out, name.as_str(), value.as_bytes());
+            write::field(out, name.as_str(), value.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
     }

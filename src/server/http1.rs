@@ -19,6 +19,7 @@ use crate::http1::MessageError;
 use crate::http1::framing::{Framing, FramingError};
 use crate::http1::head;
 use crate::http1::outgoing::{OutgoingBody, Piece};
+use crate::http1::write;
 use crate::modules::ResponseHead;
 use crate::pressure::Resource;
 
@@ -26,7 +27,7 @@ use crate::pressure::Resource;
 pub async fn serve(gateway: &Gateway, connection: Rc<ClientConnection>) {
     loop {
         let next = match poll_fn(|cx| poll_next(gateway, &connection, cx)).await {
-            Next::Request(request, unreadable) => answer(gateway, &connection, request, unreadable).await,
+            Next::Request(mut request, unreadable) => answer(gateway, &connection, &mut request, unreadable).await,
             Next::Broken(error) => {
                 let reply = gateway.refuse(&connection.client, error);
                 let unknown = Terms { version: Version::HTTP_11, is_head: false, persistent: false };
@@ -97,7 +98,7 @@ struct Terms {
 async fn answer(
     gateway: &Gateway,
     connection: &Rc<ClientConnection>,
-    request: head::Request,
+    request: &mut head::Request,
     unreadable: Option<FramingError>,
 ) -> After {
     let mut terms = Terms {
@@ -149,7 +150,7 @@ async fn send(connection: &ClientConnection, terms: &Terms, reply: Reply) -> Aft
             begun = true;
             persistent &= connection.begin_answer(cx, sending.body.body().is_arriving());
             sending.start(connection, cx, |out| {
-                persistent = head::write_response(out, head.status, &head.headers, framing, terms.version, persistent);
+                persistent = write::response(out, head.status, &head.headers, framing, terms.version, persistent);
             })?;
         }
         sending.poll(connection, cx)
@@ -168,7 +169,7 @@ async fn send(connection: &ClientConnection, terms: &Terms, reply: Reply) -> Aft
 
 /// Leaves HTTP: says so, then passes bytes on in both directions.
 async fn switch(connection: &ClientConnection, head: &ResponseHead, mut body: GatewayBody, tunnel: Tunnel) -> After {
-    let write = |out: &mut Vec<u8>| head::write_interim(out, head.status, &head.headers, Some(&tunnel.protocol));
+    let write = |out: &mut Vec<u8>| write::interim(out, head.status, &head.headers, Some(&tunnel.protocol));
     let sent = poll_fn(|cx| {
         if connection.poll_expired(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

@@ -111,8 +111,8 @@ async fn answer(
         gateway.refuse(client, HeadError::TooLarge.into())
     } else {
         let http::request::Parts { method, uri, version, headers, .. } = parts;
-        let request = Request { method, uri, version, headers };
-        gateway.handle(&Caller::Http2(client), request, None, RequestBody::Http2(body)).await
+        let mut request = Request { method, uri, version, headers };
+        gateway.handle(&Caller::Http2(client), &mut request, None, RequestBody::Http2(body)).await
     };
     let Reply { head, body } = reply;
     let mut response = Response::new(StreamBody { body, _stream: stream });

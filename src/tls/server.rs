@@ -67,8 +67,6 @@ struct Loaded {
 pub struct Accepted {
     pub stream: Stream,
     pub alpn: Alpn,
-    /// The host name that the client asked for, in lower case.
-    pub server_name: Option<String>,
 }
 
 impl ServerTls {
@@ -101,8 +99,7 @@ impl ServerTls {
         let tls = self.acceptor.accept(stream).await?;
         let session = tls.get_ref().1;
         let alpn = Alpn::agreed(session.alpn_protocol());
-        let server_name = session.server_name().map(str::to_ascii_lowercase);
-        Ok(Accepted { stream: Stream::Tls(Box::new(TlsStream::Server(tls))), alpn, server_name })
+        Ok(Accepted { stream: Stream::Tls(Box::new(TlsStream::Server(tls))), alpn })
     }
 
     /// Looks at the files every `interval` for as long as it is polled, and shows what is new to new connections. A

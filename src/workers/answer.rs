@@ -10,6 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use super::client::Connections;
 use super::http2::Answering;
 use super::link::{Link, LinkError};
+use crate::http1::wire::Wire;
+use crate::stream::Stream;
 
 /// Pieces of an unwanted answer that are passed over, to use the connection again.
 const MOST_PASSED_OVER: usize = 16;
@@ -28,20 +30,38 @@ impl<B> AnswerBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    /// Gives the connection back at once if the answer has no body.
     pub fn http1(link: Box<Link<B>>, home: Option<Rc<Connections<B>>>) -> Self {
-        Self(Source::Http1(link, home)).settled()
+        Self(Source::Http1(link, home))
     }
 
     pub fn http2(body: Answering<B>) -> Self {
-        Self(Source::Http2(body)).settled()
+        Self(Source::Http2(body))
     }
 
-    fn settled(mut self) -> Self {
+    /// Gives the connection back at once if there is no body.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
         if self.is_end_stream() {
             self.finish();
         }
         self
+    }
+
+    /// What has not been read of the request's body. The worker gets no more of it.
+    pub fn take_back(&mut self) -> Option<B> {
+        match &mut self.0 {
+            Source::Http1(link, _) => link.take_back(),
+            Source::Http2(body) => body.take_back(),
+            Source::Ended => None,
+        }
+    }
+
+    /// The connection, if it is HTTP/1.1's and this answer has ended HTTP on it.
+    pub fn into_wire(self) -> Result<Wire<Stream>, Self> {
+        match self.0 {
+            Source::Http1(link, _) => Ok(link.into_wire()),
+            source => Err(Self(source)),
+        }
     }
 
     /// Nobody wants it: what is here of it is passed over, and the connection is kept if that is all.

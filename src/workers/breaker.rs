@@ -159,6 +159,11 @@ impl Breaker {
         }
     }
 
+    /// Whether it is closed and counts no failure, so that a success tells it nothing.
+    pub fn is_calm(&self) -> bool {
+        self.phase() == Phase::CLOSED
+    }
+
     /// Says what became of a request.
     pub fn report(&self, ticket: Ticket, outcome: Outcome, now: Instant) -> Option<Change> {
         let settings = self.settings.as_ref()?;
@@ -170,11 +175,6 @@ impl Breaker {
     /// answers its checks and fails its requests stays out for the whole timeout.
     pub fn check_passed(&self, now: Instant) -> Option<Change> {
         self.change(|phase| phase.after_check(self.ms(now)))
-    }
-
-    /// Closes it whatever was before: the worker was seen going away and coming back.
-    pub fn force_close(&self) -> Option<Change> {
-        self.change(|_| Phase::CLOSED)
     }
 
     fn change(&self, step: impl Fn(Phase) -> Phase) -> Option<Change> {

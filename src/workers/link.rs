@@ -22,6 +22,7 @@ use crate::http1::head::{self, HeadReader, Limits};
 use crate::http1::incoming::IncomingBody;
 use crate::http1::outgoing::{OutgoingBody, Piece};
 use crate::http1::wire::Wire;
+use crate::http1::write;
 use crate::stream::Stream;
 
 /// Header lines and bytes of an answer's head.
@@ -199,7 +200,7 @@ where
         };
         let head = |out: &mut Vec<u8>| {
             let RequestParts { method, uri, host, headers, upgrade } = request;
-            head::write_request(out, method, uri, host, headers, upload.outgoing.framing, upgrade);
+            write::request(out, method, uri, host, headers, upload.outgoing.framing, upgrade);
         };
         match upload.outgoing.send(&mut self.wire, cx, head, &mut first) {
             Ok(()) => self.upload = Some(upload),

@@ -76,7 +76,6 @@ fn http2_is_preferred_and_nothing_else_is_spoken() {
         ] {
             let accepted = meet(&server, &ca.client(offered, &BOTH), "a.test").await.0.expect("a handshake");
             assert_eq!(accepted.alpn, agreed, "{offered:?}");
-            assert_eq!(accepted.server_name.as_deref(), Some("a.test"));
         }
         assert!(meet(&server, &ca.client(&["spdy/3"], &BOTH), "a.test").await.0.is_err());
     });

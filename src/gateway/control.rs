@@ -1,0 +1,120 @@
+//! What the control plane answers, and the endpoints of the gateway itself.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::{Method, Response, StatusCode};
+use serde_json::json;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot;
+
+use super::answer::Answer;
+use super::error::GatewayError;
+use super::exchange::Exchange;
+use super::upload::{ClientBody, WorkerBody};
+use super::view::View;
+use super::{Gateway, access, within};
+use crate::client::RequestBody;
+use crate::http1::head::Request;
+use crate::modules::RequestHead;
+
+/// Largest body of a request to the admin API, and the time it may take to arrive.
+const MAX_ADMIN_BODY: u64 = 1 << 20;
+const ADMIN_BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Something that the control plane answers.
+pub struct ControlCall {
+    pub question: Question,
+    pub reply: oneshot::Sender<Response<Bytes>>,
+}
+
+pub enum Question {
+    Metrics,
+    Models,
+    Admin(AdminCall),
+}
+
+/// A request to the admin API.
+pub struct AdminCall {
+    pub method: Method,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Gateway {
+    pub(super) fn readiness(&self, view: &View) -> Answer {
+        let (healthy, total) = (view.snapshot.healthy_count(), view.snapshot.worker_count());
+        let reason = match () {
+            () if self.is_draining() => Some("draining"),
+            () if healthy == 0 => Some("no healthy workers"),
+            () => None,
+        };
+        match reason {
+            None => {
+                let ready = json!({"status": "ready", "healthy_workers": healthy, "total_workers": total});
+                Answer::json(StatusCode::OK, &ready)
+            }
+            Some(reason) => {
+                let not = "not ready";
+                let not = json!({"status": not, "reason": reason, "healthy_workers": healthy, "total_workers": total});
+                Answer::json(StatusCode::SERVICE_UNAVAILABLE, &not)
+            }
+        }
+    }
+
+    pub(super) async fn metrics(&self, exchange: &mut Exchange<'_>, request: &Request) -> Result<Answer, GatewayError> {
+        access::check_admin(exchange, request)?;
+        only_reads(&request.method)?;
+        self.ask(Question::Metrics).await
+    }
+
+    pub(super) async fn administer(
+        &self,
+        exchange: &mut Exchange<'_>,
+        request: &mut Request,
+        body: RequestBody,
+    ) -> Result<Answer, GatewayError> {
+        access::check_admin(exchange, request)?;
+        let deadline = self.deadlines.register();
+        deadline.set(ADMIN_BODY_TIME);
+        let body = ClientBody::new(body, exchange.record.upload(), MAX_ADMIN_BODY, None).collect(MAX_ADMIN_BODY);
+        let body = within(&deadline, || GatewayError::SlowBody, pin!(body)).await?;
+        let (method, path) = (request.method.clone(), request.uri.path().to_owned());
+        let headers = std::mem::take(&mut request.headers);
+        self.ask(Question::Admin(AdminCall { method, path, headers, body })).await
+    }
+
+    /// Asks the control plane.
+    async fn ask(&self, question: Question) -> Result<Answer, GatewayError> {
+        let (reply, answer) = oneshot::channel();
+        let call = ControlCall { question, reply };
+        self.shared.control.try_send(call).map_err(|error| match error {
+            TrySendError::Full(_) => GatewayError::Overloaded,
+            TrySendError::Closed(_) => GatewayError::ControlPlane,
+        })?;
+        Ok(Answer::whole(answer.await.map_err(|_| GatewayError::ControlPlane)?))
+    }
+}
+
+/// The models that the workers offer together.
+pub(super) async fn models(
+    exchange: &mut Exchange<'_>,
+    head: &mut RequestHead,
+    _: WorkerBody,
+) -> Result<Answer, GatewayError> {
+    only_reads(&head.method)?;
+    if exchange.view.snapshot.healthy_count() == 0 {
+        return Err(GatewayError::NoWorker);
+    }
+    exchange.gateway.ask(Question::Models).await
+}
+
+pub(super) fn only_reads(method: &Method) -> Result<(), GatewayError> {
+    match *method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(GatewayError::MethodNotAllowed),
+    }
+}
