@@ -49,14 +49,21 @@ pub enum Caller<'a> {
     Http2(&'a Client),
 }
 
+/// What became of an interim answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interim {
+    Sent,
+    /// The client does not know of such, or has not taken what it was sent before.
+    Withheld,
+}
+
 impl Caller<'_> {
     /// Passes on an interim answer of a worker, to clients that know of such (RFC 9110 section 15.2). hyper's server
     /// can't send any in HTTP/2.
-    pub fn send_interim(&self, cx: &mut Context<'_>, mut interim: Response) {
-        if let Self::Http1(connection, Version::HTTP_11) = self {
-            headers::strip_hop_by_hop(&mut interim.headers);
-            connection.send_interim(cx, interim.status, &interim.headers);
-        }
+    pub fn send_interim(&self, cx: &mut Context<'_>, mut answer: Response) -> Interim {
+        let Self::Http1(connection, Version::HTTP_11) = self else { return Interim::Withheld };
+        headers::strip_hop_by_hop(&mut answer.headers);
+        connection.send_interim(cx, answer.status, &answer.headers)
     }
 }
 

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWrite;
 use tokio::io::Interest;
 
-use crate::client::Client;
+use crate::client::{Client, Interim};
 use crate::deadline::Deadline;
 use crate::http1::MessageError;
 use crate::http1::framing::{Decoder, FramingError};
@@ -197,13 +197,15 @@ impl ClientConnection {
     }
 
     /// Passes on an interim answer (RFC 9110 section 15.2), unless the client does not take what it was sent before.
-    pub fn send_interim(&self, cx: &mut Context<'_>, status: StatusCode, headers: &HeaderMap) {
+    pub fn send_interim(&self, cx: &mut Context<'_>, status: StatusCode, headers: &HeaderMap) -> Interim {
         let wire = &mut self.http.borrow_mut().wire;
-        if matches!(wire.poll_flush(cx), Poll::Ready(Ok(()))) {
-            let head = |out: &mut Vec<u8>| write::interim(out, status, headers, None);
-            // A client that is gone is seen by the next read.
-            let _ = wire.send(cx, head, &mut Bytes::new(), b"");
+        if !matches!(wire.poll_flush(cx), Poll::Ready(Ok(()))) {
+            return Interim::Withheld;
         }
+        let head = |out: &mut Vec<u8>| write::interim(out, status, headers, None);
+        // A client that is gone is seen by the next read.
+        let _ = wire.send(cx, head, &mut Bytes::new(), b"");
+        Interim::Sent
     }
 
     /// The next of the request's body.

@@ -20,7 +20,7 @@ pub mod upgrade;
 mod upload;
 mod view;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU16;
 use std::pin::{Pin, pin};
@@ -133,6 +133,7 @@ impl Gateway {
             deadline: &deadline,
             upgrade,
             route,
+            has_begun: Cell::new(false),
             key: None,
         };
         let answered = match unreadable {
@@ -277,14 +278,14 @@ impl Gateway {
             visit.note_calls();
         }
         let answered = async {
-            let (mut head, body) = match hooks::on_request(&mut visit, head, body, exchange.record, deadline).await? {
+            let (mut head, body) = match hooks::on_request(&mut visit, head, body, exchange).await? {
                 OnRequest::Forward(head, body) => (head, body),
                 OnRequest::Answered(answer) => return Ok(Answer::of_module(*answer)),
             };
             let upload = exchange.record.upload();
             let answering = destination(exchange, &mut head, body);
             let answer = within(deadline, || upload.late(), pin!(answering)).await?;
-            hooks::on_response(&mut visit, answer, is_head, exchange.record, deadline).await
+            hooks::on_response(&mut visit, answer, is_head, exchange).await
         };
         let answered = answered.await;
         exchange.record.visited(&mut visit);

@@ -11,6 +11,7 @@ use http::header;
 use super::error::GatewayError;
 use super::exchange::Exchange;
 use super::upload::{Resend, WorkerBody};
+use crate::client::Interim;
 use crate::http1::MessageError;
 use crate::http1::head::Response;
 use crate::modules::RequestHead;
@@ -86,7 +87,8 @@ impl Attempt<'_, '_> {
             }
             // The worker closed a kept connection just as it was taken: not a failure of the worker, and the next
             // try is on a new one.
-            let is_stale = was_kept && (is_unsent || (error.is_break() && head.method.is_safe()));
+            let has_begun = self.exchange.has_begun.get();
+            let is_stale = was_kept && !has_begun && (is_unsent || (error.is_break() && head.method.is_safe()));
             if !is_stale {
                 let kind = if is_unsent { Failure::Unsent } else { Failure::Broken };
                 return Err(Failed { error: GatewayError::BadAnswer(error), kind, left: Left::Rest(rest) });
@@ -113,9 +115,13 @@ impl Attempt<'_, '_> {
             },
         };
         let payload = payload(head, body);
-        let caller = self.exchange.caller;
+        let Exchange { caller, has_begun, .. } = self.exchange;
         let sent = {
-            let sending = link.send(self.parts(head), payload, |cx, interim| caller.send_interim(cx, interim));
+            let sending = link.send(self.parts(head), payload, |cx, interim| {
+                if caller.send_interim(cx, interim) == Interim::Sent {
+                    has_begun.set(true);
+                }
+            });
             self.in_time(pin!(sending)).await?
         };
         match sent {
@@ -212,7 +218,7 @@ impl GatewayError {
             Self::BadAnswer(LinkError::Http2(_)) => Outcome::Unreachable,
             // It was not the worker that could not say it.
             Self::BadAnswer(LinkError::Target) => Outcome::Unknown,
-            Self::BadAnswer(_) | Self::FirstByteTimeout | Self::Timeout => Outcome::Failed,
+            Self::BadAnswer(_) | Self::FirstByteTimeout | Self::Stalled | Self::Timeout => Outcome::Failed,
             _ => Outcome::Unknown,
         }
     }

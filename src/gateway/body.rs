@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use super::admit::Permits;
 use super::error::GatewayError;
 use super::record::Record;
-use super::silence::Silence;
+use super::silence::{Attentive, Silence, Stall};
 use super::upgrade::{Traffic, Tunnel, TunnelEnd};
 use super::upload::WorkerBody;
 use super::view::View;
@@ -82,8 +82,9 @@ pub enum Content {
 }
 
 impl Content {
-    /// Reads up to `limit` bytes for modules to see. `Err` holds what to send on when there is more.
-    pub async fn collect(self, limit: u64) -> Result<Result<Bytes, Self>, GatewayError> {
+    /// Reads up to `limit` bytes for modules to see, from a worker that is silent for `stall` at most. `Err` holds what
+    /// to send on when there is more.
+    pub async fn collect(self, limit: u64, stall: Stall) -> Result<Result<Bytes, Self>, GatewayError> {
         let mut rest = match self {
             Self::Whole(bytes) => return Ok(Ok(bytes.unwrap_or_default())),
             Self::Tunnel(_) => return Ok(Err(self)),
@@ -93,7 +94,7 @@ impl Content {
             return Ok(Err(Self::Stream { first: None, rest }));
         }
         rest.expect_whole();
-        match collect(&mut rest, limit).await.map_err(GatewayError::BadAnswer)? {
+        match collect(&mut Attentive::new(&mut rest, stall), limit).await? {
             Collected::Whole(body) => Ok(Ok(body)),
             Collected::Over(first) => Ok(Err(Self::Stream { first: Some(first), rest })),
         }

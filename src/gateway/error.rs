@@ -52,6 +52,8 @@ pub enum GatewayError {
     Timeout,
     #[error("the worker's answer did not begin in time")]
     FirstByteTimeout,
+    #[error("the worker fell silent in its answer")]
+    Stalled,
     #[error("no pool serves the model {0:?}")]
     UnknownModel(String),
     #[error("the body is not JSON: {0}")]
@@ -115,6 +117,7 @@ impl GatewayError {
             Self::FirstByteTimeout => {
                 (S::GATEWAY_TIMEOUT, "upstream_first_byte_timeout", "The worker did not begin to answer in time.")
             }
+            Self::Stalled => (S::GATEWAY_TIMEOUT, "upstream_stalled", "The worker fell silent in its answer."),
             Self::UnknownModel(_) => (S::NOT_FOUND, "model_not_found", "No worker serves this model."),
             Self::InvalidJson(_) => (S::BAD_REQUEST, "invalid_json", "The request body is not valid JSON."),
             Self::NotAdmitted { error: AdmissionError::QueueFull, .. } => {
@@ -231,6 +234,7 @@ mod tests {
                 "upstream_connection_failed",
             ),
             (GatewayError::FirstByteTimeout, 504, "upstream_first_byte_timeout"),
+            (GatewayError::Stalled, 504, "upstream_stalled"),
             (GatewayError::UnknownModel("m".into()), 404, "model_not_found"),
             (GatewayError::InvalidJson("no".into()), 400, "invalid_json"),
             (GatewayError::NotAdmitted { error: AdmissionError::QueueFull, seconds: 3 }, 429, "admission_queue_full"),

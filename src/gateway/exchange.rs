@@ -1,5 +1,6 @@
 //! One request that is being answered, and what answering it needs.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Exchange<'a> {
     pub upgrade: Option<HeaderValue>,
     /// What is different for its path.
     pub route: Option<Arc<Override>>,
+    /// The client has been sent something: an interim answer of a worker.
+    pub has_begun: Cell<bool>,
     /// Whose request it is.
     pub key: Option<Arc<Key>>,
 }

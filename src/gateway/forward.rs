@@ -165,7 +165,11 @@ impl Attempts {
     ) -> Option<Duration> {
         let config = &exchange.config().retries;
         let repeat = if config.retry_non_idempotent { Repeat::Any } else { Repeat::Safe };
-        if self.made >= self.most || !may_resend(failure, &head.method, repeat) || exchange.deadline.is_expired() {
+        if exchange.has_begun.get()
+            || self.made >= self.most
+            || !may_resend(failure, &head.method, repeat)
+            || exchange.deadline.is_expired()
+        {
             return None;
         }
         let is_fresh = self.is_fresh();

@@ -9,10 +9,10 @@ use http::header;
 use super::answer::Answer;
 use super::body::Content;
 use super::error::GatewayError;
-use super::record::Record;
+use super::exchange::Exchange;
+use super::silence::Stall;
 use super::upload::{ClientBody, WorkerBody};
 use super::within;
-use crate::deadline::Deadline;
 use crate::headers;
 use crate::modules::{self, RequestHead, RequestView, ResponseView, Visit};
 
@@ -28,22 +28,21 @@ pub async fn on_request(
     visit: &mut Visit,
     head: RequestHead,
     body: ClientBody,
-    record: &Record,
-    deadline: &Deadline,
+    exchange: &Exchange<'_>,
 ) -> Result<OnRequest, GatewayError> {
     if !visit.has_request_hooks() {
         return Ok(OnRequest::Forward(head, body.into()));
     }
     let (body, passing) = match visit.request_body_limit() {
-        Some(limit) => (within(deadline, || GatewayError::SlowBody, pin!(body.collect(limit))).await?, None),
+        Some(limit) => (within(exchange.deadline, || GatewayError::SlowBody, pin!(body.collect(limit))).await?, None),
         None => (Bytes::new(), Some(body)),
     };
     let received = body.len();
     let mut view = RequestView {
         head: Rc::new(head),
         body,
-        request_id: record.request_id.clone(),
-        client: record.client.clone(),
+        request_id: exchange.record.request_id.clone(),
+        client: exchange.record.client.clone(),
         received_ms: visit.received_ms(),
     };
     if let Some(answer) = visit.on_request(&mut view).await? {
@@ -66,8 +65,7 @@ pub async fn on_response(
     visit: &mut Visit,
     answer: Answer,
     is_head: bool,
-    record: &Record,
-    deadline: &Deadline,
+    exchange: &Exchange<'_>,
 ) -> Result<Answer, GatewayError> {
     let streamed = headers::is_event_stream(&answer.head.headers);
     if !visit.has_say_on_response(streamed) {
@@ -79,8 +77,10 @@ pub async fn on_response(
     let (body, passing) = match limit {
         None => (Bytes::new(), Some(content)),
         Some(limit) => {
-            let collecting = pin!(content.collect(limit));
-            let collected = within(deadline, || GatewayError::Timeout, collecting).await;
+            let time = exchange.config().limits.stream_body_stall_timeout_secs;
+            let stall = Stall { deadline: exchange.gateway.deadlines.register(), time };
+            let collecting = pin!(content.collect(limit, stall));
+            let collected = within(exchange.deadline, || GatewayError::Timeout, collecting).await;
             match collected.inspect_err(|error| hold.lease.iter_mut().for_each(|lease| lease.ended(error.outcome())))? {
                 Ok(body) => (body, None),
                 Err(content) => (Bytes::new(), Some(content)),
@@ -88,7 +88,7 @@ pub async fn on_response(
         }
     };
     let oversized = limit.is_some() && passing.is_some();
-    let request_id = record.request_id.clone();
+    let request_id = exchange.record.request_id.clone();
     let mut view = ResponseView { head: Rc::new(head), body, request_id, streamed, oversized };
     let replaced = visit.on_response(&mut view).await?;
     let mut head = Rc::unwrap_or_clone(view.head);

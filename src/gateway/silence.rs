@@ -1,18 +1,22 @@
 //! What becomes of an answer while its worker says nothing: after a while it breaks off, and until then the client of
 //! an event stream is sent a comment now and then, so that nothing on the way takes the connection for dead.
 
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
-use http_body::{Frame, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 
 use super::body::BodyError;
+use super::error::GatewayError;
+use super::upload::WorkerBody;
 use crate::config::Limits;
 use crate::deadline::{Deadline, Deadlines};
 use crate::headers;
 use crate::modules::ResponseHead;
+use crate::workers::answer::AnswerBody;
 
 /// A comment of an event stream, which clients pass over (WHATWG HTML section 9.2.6).
 const COMMENT: &[u8] = b": keep-alive\n\n";
@@ -82,6 +86,44 @@ impl Silence {
     fn step(&self, silent: Duration) -> Duration {
         let left = self.stall.saturating_sub(silent);
         self.comments.as_ref().map_or(left, |comments| left.min(comments.interval))
+    }
+}
+
+/// How long a worker may be silent in an answer that is collected.
+pub struct Stall {
+    pub deadline: Deadline,
+    pub time: Duration,
+}
+
+/// A worker's answer that breaks off when the worker is silent for too long, for somebody who collects it.
+pub struct Attentive<'a> {
+    rest: &'a mut AnswerBody<WorkerBody>,
+    stall: Stall,
+    /// What had been read ahead when the deadline was set for a pause that has not ended.
+    ahead: Option<usize>,
+}
+
+impl<'a> Attentive<'a> {
+    pub fn new(rest: &'a mut AnswerBody<WorkerBody>, stall: Stall) -> Self {
+        Self { rest, stall, ahead: None }
+    }
+}
+
+impl Body for Attentive<'_> {
+    type Data = Bytes;
+    type Error = GatewayError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, GatewayError>>> {
+        let Self { rest, stall, ahead } = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut **rest).poll_frame(cx) {
+            *ahead = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(GatewayError::BadAnswer)));
+        }
+        let read = Some(rest.read_ahead());
+        if std::mem::replace(ahead, read) != read {
+            stall.deadline.set(stall.time);
+        }
+        stall.deadline.poll_expired(cx).map(|()| Some(Err(GatewayError::Stalled)))
     }
 }
 

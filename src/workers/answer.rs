@@ -78,6 +78,14 @@ where
         }
     }
 
+    /// Bytes that are here and have not been handed out.
+    pub fn read_ahead(&self) -> usize {
+        match &self.0 {
+            Source::Http1(link, _) => link.read_ahead(),
+            Source::Http2(_) | Source::Ended => 0,
+        }
+    }
+
     fn finish(&mut self) {
         if let Source::Http1(link, Some(home)) = std::mem::replace(&mut self.0, Source::Ended)
             && link.is_reusable()

@@ -316,6 +316,11 @@ where
         Ok(())
     }
 
+    /// Bytes of the answer that are here and have not been handed out.
+    pub fn read_ahead(&self) -> usize {
+        self.wire.unread.len()
+    }
+
     /// What is left of the answer's body.
     pub fn body_size_hint(&self) -> SizeHint {
         self.body.size_hint()

@@ -61,3 +61,17 @@ fn a_worker_that_dies_after_hints_is_a_502_behind_them() {
         }
     }
 }
+
+#[test]
+fn what_was_answered_with_hints_is_not_asked_again() {
+    let worker = Worker::new(|_, conn| {
+        conn.send(HINTS);
+        conn.close();
+    });
+    let gateway = Gateway::before(&worker);
+    for asked in 1..=3 {
+        let answer = gateway.get("/");
+        answer.assert_error(502, "upstream_bad_response");
+        assert_eq!((answer.interim.as_slice(), worker.requests().len()), (&[103][..], asked));
+    }
+}

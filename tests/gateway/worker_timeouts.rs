@@ -1,6 +1,6 @@
 //! The clocks that run for a worker: to connect, to begin an answer, to go on with it (case 54).
 
-use crate::support::{End, Gate, Gateway, Nowhere, Worker, eventually};
+use crate::support::{End, Gate, Gateway, Module, Nowhere, Worker, eventually};
 use std::time::{Duration, Instant};
 
 /// What a limit of 0.4 s may take on a busy machine, and what would mean that another limit fired.
@@ -107,6 +107,26 @@ fn a_worker_that_falls_silent_in_its_answer_is_cut_off_visibly() {
         assert_eq!(gateway.metrics().sum("smg_worker_errors_total", &[]), 1.0);
         gateway.wait_for_log("end=\"stalled\"");
     }
+}
+
+// Nothing has been sent on, so the client is told what happened.
+#[test]
+fn a_worker_that_falls_silent_while_modules_wait_for_its_answer_is_a_504() {
+    let worker = Worker::new(|_, conn| {
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n");
+        for part in ["some", " of"] {
+            assert!(conn.is_silent_for(Duration::from_millis(250)));
+            conn.send(part);
+        }
+        conn.wait_peer_closed(Duration::from_secs(8));
+    });
+    let flags = ["--enable-wasm", "--stream-body-stall-timeout-secs=0.4"];
+    let gateway = Gateway::builder().worker(&worker).args(flags).start();
+    gateway.add(&Module::hostile().at(&["OnResponse"]));
+    let start = Instant::now();
+    gateway.get("/").assert_error(504, "upstream_stalled");
+    assert!((Duration::from_millis(850)..Duration::from_secs(4)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert_eq!((gateway.metrics().sum("smg_worker_errors_total", &[]), gateway.load()), (1.0, 0));
 }
 
 #[test]
