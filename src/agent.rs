@@ -43,6 +43,7 @@ use self::socket::SocketError;
 use crate::config::{FailurePolicy, GuestLimits, Log};
 use crate::metrics::{self, Exposition, now_ms};
 use crate::modules::{Engine, EngineError, FailureKind, Hook, LoadError, Loader, ModuleGuests, ModuleMetrics};
+use crate::panics::{self, vital};
 use crate::registry::FileError;
 use crate::run::Stop;
 use crate::scrape;
@@ -121,6 +122,8 @@ pub enum AgentError {
     Socket { path: PathBuf, cause: SocketError },
     #[error("can't listen on {address} for metrics: {cause}")]
     Metrics { address: SocketAddr, cause: io::Error },
+    #[error("a part that the agent can't do without has panicked; the log says where")]
+    Panicked,
 }
 
 impl AgentError {
@@ -145,15 +148,16 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let socket = socket.map_err(|cause| AgentError::Socket { path: options.socket.clone(), cause })?;
     say(format_args!("listening on {}", options.socket.display()));
 
-    spawn_local(module.clone().watch());
-    spawn_local(reload_on_hangup(module.clone(), hangup));
+    spawn_local(vital(module.clone().watch()));
+    spawn_local(vital(reload_on_hangup(module.clone(), hangup)));
     let (draining, drain) = watch::channel(false);
     let agent = Rc::new(Agent { module, counts, drain });
     let mut connections = JoinSet::new();
-    tokio::select! {
-        () = accept(&socket.listener, &agent, &mut connections) => {}
-        () = stop.asked() => {}
-    }
+    let ended = tokio::select! {
+        () = accept(&socket.listener, &agent, &mut connections) => Ok(()),
+        () = stop.asked() => Ok(()),
+        () = panics::fatal() => Err(AgentError::Panicked),
+    };
     // New connections are refused from here on, and a successor can have the path.
     drop(socket);
     tracing::info!(connections = agent.counts.connections.get(), "draining");
@@ -164,7 +168,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         () = tokio::time::sleep(GRACE) => tracing::warn!("ending with connections still open"),
         () = stop.asked() => {}
     }
-    Ok(())
+    ended
 }
 
 async fn serve_metrics(options: &Options, modules: Arc<ModuleMetrics>, counts: Rc<Counts>) -> Result<(), AgentError> {
@@ -176,11 +180,12 @@ async fn serve_metrics(options: &Options, modules: Arc<ModuleMetrics>, counts: R
         let mut exposition = Exposition::default();
         modules.expose(&mut exposition);
         counts.expose(&mut exposition);
+        panics::expose(&mut exposition);
         let mut response = Response::new(Bytes::from(exposition.render()));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::TEXT_FORMAT));
         response
     };
-    spawn_local(scrape::serve(listener, metrics));
+    spawn_local(vital(scrape::serve(listener, metrics)));
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use crate::gateway::accept::Via;
 use crate::keys::Keys;
 use crate::listeners::{self, ListenError, Listener, Reception, Speaks};
 use crate::modules::{Cache, CacheError, Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
+use crate::panics::vital;
 use crate::pressure::{Lookout, Pressure};
 use crate::registry::{self, DeployError, Deployment, Registry};
 use crate::reload::{self, Reload, ReloadError, Reloaded};
@@ -154,21 +155,21 @@ impl App {
             // Until then those who connect wait, or are served by the gateway that was here before.
             fleet.joined(TAKE_OVER).await;
         }
-        spawn_local(admin.clone().run(calls));
-        spawn_local(connector.tls().clone().watch(tls::WATCH_INTERVAL));
+        spawn_local(vital(admin.clone().run(calls)));
+        spawn_local(vital(connector.tls().clone().watch(tls::WATCH_INTERVAL)));
         if let Some(tls) = tls.load_full() {
-            spawn_local(tls.watch(tls::WATCH_INTERVAL));
+            spawn_local(vital(tls.watch(tls::WATCH_INTERVAL)));
         }
         let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = metrics_listener {
             let admin = admin.clone();
-            spawn_local(scrape::serve(listener, move || admin.metrics()));
+            spawn_local(vital(scrape::serve(listener, move || admin.metrics())));
         }
         let shards = Rc::new(RefCell::new(shards));
-        spawn_local(look_out(shared.pressure.clone(), shards.clone()));
+        spawn_local(vital(look_out(shared.pressure.clone(), shards.clone())));
         let stop = watch::Sender::new(false);
         let reception = Reception { shards: shards.clone(), tls: tls.clone(), pressure: shared.pressure.clone() };
-        let accept = |listener: Listener| spawn_local(listener.accept(reception.clone(), stop.subscribe()));
+        let accept = |listener: Listener| spawn_local(vital(listener.accept(reception.clone(), stop.subscribe())));
         let acceptors = listeners.into_iter().map(accept).collect();
         let reload = Reload { fleet, tls, admission: shared.admission.clone(), speaks_tls };
         Ok(Self {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::config::{Config, Policy, WorkerUrl, file};
+use crate::panics::vital;
 use crate::snapshot::{Publisher, Snapshot};
 use crate::workers::guard::{self, Guard, Refusal};
 use crate::workers::names::{self, Resolver};
@@ -279,7 +280,7 @@ impl Fleet {
         let is_checked = !config.workers.disable_health_check;
         let health = if is_checked { Health::Pending } else { Health::Healthy };
         let worker = Arc::new(Worker::new(url, health, config));
-        let mut watch = vec![spawn_local(names::follow(worker.clone(), self.resolver.clone(), guard))];
+        let mut watch = vec![spawn_local(vital(names::follow(worker.clone(), self.resolver.clone(), guard)))];
         if is_checked {
             let fleet = Rc::downgrade(self);
             let publisher = self.publisher.clone();
@@ -288,7 +289,7 @@ impl Fleet {
                 (snapshot.config.clone(), snapshot.connector.clone())
             };
             let changed = move || drop(fleet.upgrade().inspect(|fleet| fleet.publish()));
-            watch.push(spawn_local(health::watch(worker.clone(), settings, changed)));
+            watch.push(spawn_local(vital(health::watch(worker.clone(), settings, changed))));
         }
         let member = Rc::new(Member {
             worker,

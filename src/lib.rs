@@ -40,7 +40,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | leaves | [`config`], [`deadline`], [`headers`], [`http1`], [`metrics`], [`prompt`], [`rate`], [`stream`], [`tls`] |
-//! | | [`telemetry`], [`echo`] |
+//! | | [`telemetry`], [`echo`], [`panics`] |
 //! | on the leaves, not on each other | [`workers`], [`modules`], [`client`] and [`connection`], [`trace`], [`keys`] |
 //! | | [`access_log`], [`admission`], [`pressure`], [`routes`] |
 //! | what exists | [`snapshot`], [`registry`], [`fleet`] |
@@ -58,6 +58,7 @@ pub mod deadline;
 pub mod headers;
 pub mod http1;
 pub mod metrics;
+pub mod panics;
 pub mod pressure;
 pub mod prompt;
 pub mod rate;

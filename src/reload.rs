@@ -8,6 +8,7 @@ use crate::admission::{Admission, AdmissionSettings};
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::keys::Keys;
+use crate::panics::vital;
 use crate::rate::Rate;
 use crate::routes::Overrides;
 use crate::tls::{self, FileError, KeyPairFiles, ServerTls, ServerTlsError, Site};
@@ -54,10 +55,10 @@ impl Reload {
         self.admission.set(admission_settings(&config));
         if is_tls_new {
             if let Some(tls) = &tls {
-                tokio::task::spawn_local(tls.clone().watch(tls::WATCH_INTERVAL));
+                tokio::task::spawn_local(vital(tls.clone().watch(tls::WATCH_INTERVAL)));
             }
             self.tls.store(tls);
-            tokio::task::spawn_local(connector.tls().clone().watch(tls::WATCH_INTERVAL));
+            tokio::task::spawn_local(vital(connector.tls().clone().watch(tls::WATCH_INTERVAL)));
         }
         self.fleet.adopt(&config);
         self.fleet.publish_with(|next| {

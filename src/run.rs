@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::{App, StartError};
 use crate::config::file::FileDigest;
 use crate::config::{Config, Watch};
+use crate::panics;
 use crate::reload::Reloaded;
 use crate::telemetry::{self, LogError};
 
@@ -21,12 +22,16 @@ pub enum RunError {
     System(#[from] io::Error),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("a part that the gateway can't do without has panicked; the log says where")]
+    Panicked,
 }
 
-/// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain. SIGHUP and a changed file make it read
+/// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain. So does a panic in a
+/// part that the gateway can't do without, which is an error then. SIGHUP and a changed file make it read
 /// its configuration again, as `read` does.
 pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, String>) -> Result<(), RunError> {
     let log = telemetry::start(&config.log)?;
+    panics::install();
     let control = Builder::new_current_thread().enable_all().build_local(Default::default())?;
     control.block_on(async {
         let mut stop = Stop::new()?;
@@ -36,20 +41,21 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
         let app = App::start(config, log.writer.clone()).await?;
         introduction.print(&app);
         tell_supervisor("READY=1");
-        loop {
+        let ended = loop {
             tokio::select! {
-                () = stop.asked() => break,
+                () = stop.asked() => break Ok(()),
+                () = panics::fatal() => break Err(RunError::Panicked),
                 _ = watch.changed() => {
                     if let Some(digest) = reload(&app, read()) {
                         watch.loaded(digest);
                     }
                 }
             }
-        }
+        };
         tracing::info!("draining");
         tell_supervisor("STOPPING=1");
         app.drain(grace, stop.asked()).await;
-        Ok(())
+        ended
     })
 }
 

@@ -15,6 +15,7 @@ use crate::connection::Patience;
 use crate::deadline::Deadlines;
 use crate::gateway::metrics::HttpMetrics;
 use crate::gateway::{Gateway, Shared};
+use crate::panics::{Vital, vital};
 use crate::server::{self, Arrival};
 
 /// Time between two looks for idle connections to workers.
@@ -77,6 +78,7 @@ impl Shard {
 }
 
 fn run(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, inbox: mpsc::UnboundedReceiver<Message>) {
+    let _vital = Vital;
     let runtime = Builder::new_current_thread()
         .event_interval(TASKS_BETWEEN_EVENTS)
         .enable_all()
@@ -89,10 +91,10 @@ async fn serve(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, mut inbox: mpsc::
     let (deadlines, publications) = (Deadlines::default(), shared.publisher.publications());
     let gateway = Rc::new(Gateway::new(shared.clone(), deadlines.clone(), metrics));
     let sweeper = deadlines.clone();
-    spawn_local(async move { sweeper.run().await });
-    spawn_local(follow(gateway.clone(), publications));
-    spawn_local(tidy(gateway.clone()));
-    spawn_local(rouse(deadlines.clone()));
+    spawn_local(vital(async move { sweeper.run().await }));
+    spawn_local(vital(follow(gateway.clone(), publications)));
+    spawn_local(vital(tidy(gateway.clone())));
+    spawn_local(vital(rouse(deadlines.clone())));
     while let Some(message) = inbox.recv().await {
         match message {
             Message::Client(arrival) => accept(&gateway, arrival),

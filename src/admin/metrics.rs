@@ -8,10 +8,12 @@ use http::{Response, StatusCode};
 use super::Admin;
 use crate::gateway;
 use crate::metrics::{Exposition, TEXT_FORMAT};
+use crate::panics;
 
 pub fn scrape(admin: &Admin) -> Response<Bytes> {
     let mut exposition = Exposition::default();
     gateway::metrics::expose(&admin.shards, &mut exposition);
+    panics::expose(&mut exposition);
     let snapshot = admin.publisher.current();
     let workers = snapshot.worker_count() as f64;
     exposition.gauge("smg_worker_pool_size", "Workers that are configured.", &[], workers);

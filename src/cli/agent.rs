@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tokio::runtime::Builder;
 
 use crate::agent::{self, AgentError, Options};
-use crate::telemetry;
+use crate::{panics, telemetry};
 
 /// What a module that can't be run ends the process with.
 const BAD_MODULE: u8 = 2;
@@ -37,6 +37,7 @@ fn serve(options: Options) -> Result<(), RunError> {
         log.log_level = "debug".to_owned();
     }
     let _log = telemetry::start(&log)?;
+    panics::install();
     let runtime = Builder::new_current_thread().enable_all().build_local(Default::default());
     let runtime = runtime.map_err(AgentError::System)?;
     Ok(runtime.block_on(agent::run(options))?)

@@ -16,6 +16,7 @@ use super::Cli;
 use crate::app::{App, StartError};
 use crate::config::Config;
 use crate::echo::Echo;
+use crate::panics;
 use crate::run::Stop;
 use crate::telemetry::{self, LogError};
 
@@ -64,6 +65,7 @@ impl Demo {
     fn serve(self) -> Result<(), DemoError> {
         let mut config = self.config();
         let log = telemetry::start(&config.log)?;
+        panics::install();
         let runtime = Builder::new_current_thread().enable_all().build_local(Default::default())?;
         runtime.block_on(async {
             let mut stop = Stop::new()?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::config::GuestLimits;
+use crate::panics::Vital;
 
 /// Time between two ticks; a guest that is still running at a tick yields.
 const TICK: Duration = Duration::from_millis(1);
@@ -146,7 +147,11 @@ impl Engine {
             let (ticker, engine) = (ticker.clone(), engine.clone());
             thread::Builder::new()
                 .name("smg-epoch".into())
-                .spawn(move || ticker.run(&engine))
+                .spawn(move || {
+                    // Without it a guest that never ends has its shard for itself.
+                    let _vital = Vital;
+                    ticker.run(&engine);
+                })
                 .expect("the system has room for one more thread")
         };
         Self { engine, tuning, ticker, thread: Some(thread) }

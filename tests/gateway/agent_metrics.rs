@@ -34,6 +34,7 @@ fn events_connections_tags_and_guests_are_counted() {
     assert_eq!((outcome("continue"), outcome("reject"), outcome("trap")), (4.0, 6.0, 2.0));
     assert_eq!(metrics.sum("smg_wasm_tags_total", &[module, ("tag", "counted")]), 6.0);
     assert_eq!(metrics.sum("smg_agent_connections", &[]), 2.0);
+    assert_eq!(metrics.of("smg_panics_total").map(|series| series.value).collect::<Vec<_>>(), [0.0]);
     drop(proxies);
     eventually(Duration::from_secs(5), || agent.metrics().sum("smg_agent_connections", &[]) == 0.0);
 }

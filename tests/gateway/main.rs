@@ -75,6 +75,7 @@ mod module_files;
 mod module_metrics;
 mod modules;
 mod names;
+mod panics;
 mod pools;
 mod pressure;
 mod reload;
