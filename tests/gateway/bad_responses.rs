@@ -29,6 +29,10 @@ fn all_become_502(answers: &[&[u8]]) {
         if gateway.get("/next").text() != "next" {
             complaints.push(format!("{shown:?}: the next answer is wrong"));
         }
+        let used = |target| worker.requests().iter().find(|r| r.target == target).map(|r| r.connection);
+        if used("/odd") == used("/next") {
+            complaints.push(format!("{shown:?}: the connection was reused"));
+        }
     }
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
@@ -64,9 +68,16 @@ fn a_bad_content_length_is_a_502() {
     ]);
 }
 
+// Case 28.
 #[test]
 fn an_unknown_transfer_encoding_of_a_worker_is_a_502() {
-    all_become_502(&[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\nContent-Length: 4\r\n\r\nevil"]);
+    all_become_502(&[
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n",
+    ]);
 }
 
 // Case 29.
@@ -80,6 +91,9 @@ fn a_malformed_field_of_a_worker_is_a_502() {
         b"HTTP/1.1 200 OK\r\nX-Evil\0: a\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n: evil\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: a\nX-Evil: x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\nX-Evil: x\nContent-Length: 0\n\n\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: a\r\n X-Evil: x\r\nContent-Length: 0\r\n\r\n",
     ]);
 }
 
@@ -112,6 +126,9 @@ fn a_worker_head_beyond_all_limits_is_a_502() {
     }
 }
 
+/// A head that announces chunks.
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
 // Case 30.
 #[test]
 fn an_answer_shorter_than_its_length_is_visibly_cut() {
@@ -130,9 +147,17 @@ fn an_answer_that_ends_within_a_chunk_is_visibly_cut() {
     cut_short("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhello");
 }
 
+// Cases 6 and 7, from the other side.
 #[test]
 fn an_answer_whose_chunks_are_garbage_is_visibly_cut() {
-    cut_short("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\nhello\r\n0\r\n\r\n");
+    for size in ["zz", "FFFFFFFFFFFFFFFFF", "10000000000000005", "0x5", "+5", "-5", "", " 5", "5\n", "5;a\nb"] {
+        cut_short(&format!("{CHUNKED}5\r\nhello\r\n{size}\r\nhello\r\n0\r\n\r\n"));
+    }
+    for end in
+        ["5\nhello\r\n0\r\n\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello0\r\n\r\n", "0\n\n", "0\r\nX: a\nY: b\r\n\r\n"]
+    {
+        cut_short(&format!("{CHUNKED}5\r\nhello\r\n{end}"));
+    }
 }
 
 #[test]
@@ -162,7 +187,7 @@ fn assert_cut(worker: &Worker) {
     }
     assert_eq!(answer.status, 200);
     assert!(answer.end != End::Clean && answer.end != End::Broken(std::io::ErrorKind::TimedOut), "{answer:?}");
-    assert!(b"hello".starts_with(&answer.body[..]), "{answer:?}");
+    assert!(b"hellohello".starts_with(&answer.body[..]), "{answer:?}");
     eventually(Duration::from_secs(5), || gateway.load() == 0);
 }
 

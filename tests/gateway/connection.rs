@@ -1,11 +1,16 @@
 //! One client connection and its many requests (cases 17 to 20): however the bytes are cut, none is lost or mixed.
 
-use crate::support::{Gateway, Worker, request};
+use crate::support::{Gateway, ReceivedRequest, Worker, guest, request};
 use std::time::Duration;
 
-const POST: &str = "POST /cut?a=b HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nContent-Length: 5\r\n\r\nhello";
-const CHUNKED: &str =
-    "POST /cut?a=b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x\r\nhe\r\n3\r\nllo\r\n0\r\nT: v\r\n\r\n";
+const POST: &str = "POST /cut?a=b HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nX-Request-Id: r\r\nContent-Length: 5\r\n\r\nhello";
+const CHUNKED: &str = "POST /cut?a=b HTTP/1.1\r\nHost: a\r\nX-Request-Id: r\r\nTrailer: T\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       2;x\r\nhe\r\n3\r\nllo\r\n0\r\nT: v\r\n\r\n";
+
+/// What a worker has got, whatever it came on.
+fn whole(request: &ReceivedRequest) -> (&str, &[u8], Option<&str>) {
+    (&request.head, &request.body, request.trailers.get("t"))
+}
 
 // Case 17.
 #[test]
@@ -13,6 +18,9 @@ fn a_request_cut_anywhere_is_the_same_request() {
     let worker = Worker::echo();
     let gateway = Gateway::before(&worker);
     for raw in [POST, CHUNKED] {
+        gateway.connect().send(raw).read_response();
+        let uncut = worker.wait_for_request();
+        assert_eq!(whole(&uncut).2, (raw == CHUNKED).then_some("v"));
         for cut in 1..raw.len() {
             let mut client = gateway.connect();
             client.send(&raw[..cut]);
@@ -20,8 +28,7 @@ fn a_request_cut_anywhere_is_the_same_request() {
             std::thread::sleep(Duration::from_millis(1));
             client.send(&raw[cut..]);
             assert_eq!(client.read_response().status, 200, "cut at {cut}");
-            let seen = worker.wait_for_request();
-            assert_eq!((seen.target.as_str(), seen.body.as_slice()), ("/cut?a=b", &b"hello"[..]), "cut at {cut}");
+            assert_eq!(whole(&worker.wait_for_request()), whole(&uncut), "cut at {cut}");
         }
     }
 }
@@ -32,13 +39,15 @@ fn a_request_byte_by_byte_is_the_same_request() {
     let worker = Worker::echo();
     let gateway = Gateway::before(&worker);
     for raw in [POST, CHUNKED] {
+        gateway.connect().send(raw).read_response();
+        let uncut = worker.wait_for_request();
         let mut client = gateway.connect();
         for byte in raw.as_bytes() {
             client.send([*byte]);
             std::thread::sleep(Duration::from_micros(300));
         }
         assert_eq!(client.read_response().status, 200);
-        assert_eq!(worker.wait_for_request().body, b"hello");
+        assert_eq!(whole(&worker.wait_for_request()), whole(&uncut));
     }
 }
 
@@ -100,18 +109,43 @@ fn the_body_of_any_method_reaches_the_worker_and_leaves_the_pipe_clean() {
 #[test]
 fn the_body_of_a_request_that_the_gateway_answers_is_not_the_next_request() {
     let worker = Worker::echo();
-    let gateway = Gateway::before(&worker);
-    for path in ["/health", "/readiness", "/liveness"] {
-        let mut client = gateway.connect();
-        client.send_request("GET", path, &[], b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(client.read_response().status, 200, "{path}");
-        let _ = client.try_send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
-        if let Ok(Some(next)) = client.try_read_head("GET") {
-            assert_eq!(next.status, 200);
+    let builder = Gateway::with_modules(&worker).arg(format!("--wasm-module=hostile={}", guest("hostile")));
+    let gateway = builder.arg("--api-key=k").start();
+    let key = "Authorization: Bearer k";
+    let own = |via: &str| format!("{key}\r\nVia: {via}");
+    gateway.request("GET", "/next", &[("Authorization", "Bearer k")], b"");
+    let via = worker.wait_for_request().headers.get("via").expect("it is added").to_owned();
+    for (request, fields, status) in [
+        ("GET /health", String::new(), 200),
+        ("GET /readiness", String::new(), 200),
+        ("HEAD /liveness", String::new(), 200),
+        ("POST /any", String::new(), 401),
+        ("DELETE /wasm", key.to_owned(), 405),
+        ("GET /wasm/none", key.to_owned(), 400),
+        ("POST /any", own(&via), 508),
+        ("PUT /any", format!("{key}\r\nX-Hostile: reject:403"), 403),
+        ("GET /any", format!("{key}\r\nX-Hostile: trap"), 503),
+    ] {
+        for body in [
+            format!("Content-Length: 41\r\n\r\n{SMUGGLED}"),
+            format!("Transfer-Encoding: chunked\r\n\r\n29\r\n{SMUGGLED}\r\n0\r\n\r\n"),
+        ] {
+            let fields = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
+            let mut client = gateway.connect();
+            client.send(format!("{request} HTTP/1.1\r\nHost: a\r\n{fields}{body}"));
+            let method = request.split(' ').next().expect("a method");
+            assert_eq!(client.read_response_to(method).status, status, "{request} {fields}");
+            let _ = client.try_send(format!("GET /next HTTP/1.1\r\nHost: a\r\n{key}\r\n\r\n"));
+            if let Ok(Some(next)) = client.try_read_head("GET") {
+                assert_eq!(next.status, 200, "{request} {fields}");
+            }
         }
     }
     assert!(worker.requests().iter().all(|r| r.target == "/next"), "{:?}", worker.requests());
+    assert!(worker.broken().is_empty(), "{:?}", worker.broken());
 }
+
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: abcdefg\r\n\r\n";
 
 #[test]
 fn a_connection_serves_one_request_after_another() {

@@ -65,7 +65,8 @@ fn a_final_answer_before_the_body_is_relayed_without_asking_for_the_body() {
     for status in [200, 401, 417] {
         let worker = Worker::on_head(move |_, conn| {
             conn.answer(status, "no");
-            conn.close();
+            // It stays, waits for the body, and would take the next request for it.
+            conn.wait_peer_closed(Duration::from_secs(8));
         });
         let gateway = Gateway::before(&worker);
         let mut client = gateway.connect();
@@ -77,6 +78,8 @@ fn a_final_answer_before_the_body_is_relayed_without_asking_for_the_body() {
         if let Ok(Some(next)) = client.try_read_head("GET") {
             assert_eq!(next.status, status);
         }
+        assert_eq!(gateway.get("/other").status, status);
+        assert!(worker.requests().iter().all(|request| request.nth == 0), "the body's place was taken");
         assert!(worker.broken().is_empty(), "{:?}", worker.broken());
     }
 }
@@ -143,6 +146,44 @@ fn an_early_refusal_reaches_a_client_that_is_still_uploading_and_stops_it() {
     assert_eq!((answer.status, answer.text().as_str()), (413, "too large"));
     let stopped = stops.recv_timeout(Duration::from_secs(8));
     assert!(stopped.is_ok(), "the upload goes on");
+}
+
+// Case 26: what still comes is taken and dropped for two seconds, so that the answer is not lost.
+#[test]
+fn an_early_refusal_stops_an_upload_of_a_gigabyte() {
+    let worker = Worker::on_head(|_, conn| {
+        conn.answer(413, "too large");
+        conn.close();
+    });
+    let gateway = Gateway::builder().worker(&worker).arg("--max-payload-size=2000000000").start();
+    let before = gateway.memory();
+    let mut client = gateway.connect();
+    client.send("POST /big HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+    let stops = upload(client.writer());
+    assert_eq!(client.read_response().text(), "too large");
+    stops.recv_timeout(Duration::from_secs(4)).expect("the upload is stopped");
+    let growth = gateway.memory().saturating_sub(before);
+    assert!(growth < 16 << 20, "{growth} bytes more");
+}
+
+#[test]
+fn an_upload_of_a_gigabyte_passes_in_little_memory() {
+    let worker = Worker::on_head(|_, conn| {
+        let taken = conn.drop_body();
+        conn.answer(200, taken.to_string());
+    });
+    let gateway = Gateway::builder().worker(&worker).arg("--max-payload-size=2000000000").start();
+    let before = gateway.memory();
+    let mut client = gateway.connect();
+    client.send("POST /big HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+    let piece = vec![b'x'; 1_000_000];
+    let mut most = before;
+    for _ in 0..1000 {
+        client.send(&piece);
+        most = most.max(gateway.memory());
+    }
+    assert_eq!(client.read_response().text(), "1000000000");
+    assert!(most < before + (16 << 20), "{before} -> {most}");
 }
 
 // Case 26: the answer must survive although the client reads only after it has written a lot more.

@@ -1,6 +1,6 @@
 //! What the gateway takes from and adds to the fields of both directions (cases 21, 22 and 33).
 
-use crate::support::{Gateway, ReceivedRequest, Response, Worker};
+use crate::support::{Gateway, Module, ReceivedRequest, Response, Worker};
 
 /// Sends a GET with these fields through a fresh gateway; what the worker got.
 fn forwarded(fields: &[(&str, &str)]) -> ReceivedRequest {
@@ -36,7 +36,8 @@ fn hop_by_hop_fields_do_not_reach_the_worker() {
         ("X-Second-Line", "3"),
         ("X-End-To-End", "4"),
     ]);
-    for name in ["keep-alive", "proxy-connection", "te", "upgrade", "x-nominated", "x-also", "x-second-line"] {
+    let gone = ["keep-alive", "proxy-connection", "te", "upgrade", "http2-settings"];
+    for name in gone.into_iter().chain(["x-nominated", "x-also", "x-second-line"]) {
         assert!(!request.headers.has(name), "{name} in {}", request.head);
     }
     let connection = request.headers.get("connection").unwrap_or("keep-alive");
@@ -49,13 +50,56 @@ fn hop_by_hop_fields_do_not_reach_the_worker() {
 fn hop_by_hop_fields_do_not_reach_the_client() {
     let answer = relayed(
         "Connection: X-Nominated\r\nKeep-Alive: timeout=5\r\nProxy-Connection: x\r\n\
-         Upgrade: h2c\r\nX-Nominated: 1\r\nX-End-To-End: 2\r\n",
+         Upgrade: h2c\r\nX-Nominated: 1\r\nX-End-To-End: 2\r\nConnection: \u{fc}, x-second-line\r\nX-Second-Line: 3\r\n",
     );
-    for name in ["keep-alive", "proxy-connection", "upgrade", "x-nominated"] {
+    for name in ["keep-alive", "proxy-connection", "upgrade", "x-nominated", "x-second-line"] {
         assert!(!answer.headers.has(name), "{name} in {:?}", answer.headers);
     }
     assert!(answer.headers.get("connection").unwrap_or("keep-alive").eq_ignore_ascii_case("keep-alive"));
     assert_eq!(answer.headers.get("x-end-to-end"), Some("2"));
+}
+
+// Case 21: what a part of a line says counts whatever the others are.
+#[test]
+fn a_byte_that_is_no_character_does_not_hide_what_connection_says() {
+    let worker = Worker::echo();
+    let gateway = Gateway::before(&worker);
+    for line in [
+        &b"Connection: close, x-auth, \xff"[..],
+        b"Connection: \xff,x-auth,close",
+        b"connection: x-auth,\xc3\xbc, close",
+    ] {
+        let mut client = gateway.connect();
+        client.send([b"GET / HTTP/1.1\r\nHost: a\r\nX-Auth: 1\r\n", line, b"\r\n\r\n"].concat());
+        let answer = client.read_response();
+        assert!(matches!(answer.status, 200 | 400), "{}", answer.status);
+        client.assert_closed();
+    }
+    assert!(worker.requests().iter().all(|request| !request.headers.has("x-auth")));
+}
+
+// Case 22: a key that its sender calls hop-by-hop is one for the gateway all the same, and goes no further.
+#[test]
+fn a_key_that_is_nominated_is_looked_at_and_goes_no_further() {
+    let worker = Worker::echo();
+    let gateway = Gateway::builder().worker(&worker).arg("--api-key=k").start();
+    let nominated = ("Connection", "authorization");
+    assert_eq!(gateway.request("GET", "/", &[nominated], b"").status, 401);
+    assert_eq!(gateway.request("GET", "/", &[nominated, ("Authorization", "Bearer x")], b"").status, 401);
+    assert_eq!(gateway.request("GET", "/", &[nominated, ("Authorization", "Bearer k")], b"").status, 200);
+    assert!(!worker.wait_for_request().headers.has("authorization"));
+    assert_eq!(worker.requests().len(), 1);
+}
+
+// Case 22: nor what a module adds.
+#[test]
+fn nominating_a_field_cannot_strip_what_a_module_sets() {
+    let worker = Worker::echo();
+    let gateway = Gateway::with_modules(&worker).start();
+    gateway.add(&Module::hostile());
+    let fields = [("Connection", "x-user, close"), ("X-User", "forged"), ("X-Hostile", "set-header:x-user=trusted")];
+    assert_eq!(gateway.request("GET", "/", &fields, b"").status, 200);
+    assert_eq!(worker.wait_for_request().headers.all("x-user"), ["trusted"]);
 }
 
 // Case 21: they are for the first proxy on the way (RFC 9110 section 11.7), not for whoever is behind it.
@@ -155,7 +199,8 @@ fn x_forwarded_proto_is_what_the_gateway_saw() {
 // Case 33: httpoxy.
 #[test]
 fn the_proxy_field_is_removed() {
-    assert!(!forwarded(&[("Proxy", "http://evil.example")]).headers.has("proxy"));
+    let request = forwarded(&[("Proxy", "http://evil.example"), ("pRoXy", "http://evil.example")]);
+    assert!(!request.headers.has("proxy"), "{}", request.head);
 }
 
 // Case 33.

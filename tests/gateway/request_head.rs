@@ -176,6 +176,18 @@ fn an_unknown_or_malformed_version_is_refused() {
     ));
 }
 
+// Case 14: HTTP/0.9 has no more than a line.
+#[test]
+fn a_request_of_http_0_9_is_not_answered_as_one() {
+    let worker = Worker::echo();
+    let gateway = Gateway::builder().worker(&worker).arg("--header-read-timeout-secs=0.3").start();
+    let mut client = gateway.connect();
+    client.send("GET /\r\n");
+    let answer = String::from_utf8(client.read_until_close()).expect("text");
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    assert!(worker.requests().is_empty());
+}
+
 // Case 14.
 #[test]
 fn a_method_longer_than_32_bytes_is_not_implemented() {
@@ -210,6 +222,19 @@ fn connect_is_refused() {
         case("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n"),
         case("CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: a\r\n\r\n"),
     ]);
+}
+
+// Case 15.
+#[test]
+fn what_follows_a_connect_is_neither_tunnelled_nor_a_request() {
+    let worker = Worker::echo();
+    let gateway = Gateway::before(&worker);
+    let mut client = gateway.connect();
+    let target = worker.address;
+    client.send(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\nGET /inside HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert!(matches!(client.read_response_however("GET").status, 405 | 501));
+    client.assert_closed();
+    assert!(worker.requests().is_empty() && worker.broken().is_empty());
 }
 
 // Case 15.

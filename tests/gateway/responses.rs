@@ -77,6 +77,34 @@ fn bodies_that_must_not_be_are_dropped() {
     }
 }
 
+// Case 23: the same when it comes only when somebody else has asked for something.
+#[test]
+fn a_body_that_must_not_be_and_comes_late_is_nobodys_answer() {
+    let late = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhacked";
+    for framing in [format!("Content-Length: {}", late.len()), "Transfer-Encoding: chunked".to_owned()] {
+        let head = format!("HTTP/1.1 204 No Content\r\n{framing}\r\n\r\n");
+        let worker = Worker::new(move |request, conn| {
+            if request.nth > 0 {
+                conn.send(late);
+            }
+            match request.target.as_str() {
+                "/odd" => conn.send(&head),
+                _ => {
+                    conn.answer(200, "next");
+                    conn.close();
+                }
+            }
+        });
+        let gateway = Gateway::builder().worker(&worker).arg("--shards=1").start();
+        for method in ["GET", "POST"] {
+            assert_eq!(gateway.get("/odd").status, 204, "{framing}");
+            assert_eq!(gateway.request(method, "/next", &[], b"").text(), "next", "{framing}");
+        }
+        let used: Vec<_> = worker.requests().iter().map(|r| r.nth).collect();
+        assert!(used.iter().all(|nth| *nth == 0), "{framing}: {used:?}");
+    }
+}
+
 #[test]
 fn an_answer_without_content_has_no_framing_fields() {
     let worker = worker_with("HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n");
