@@ -95,7 +95,7 @@ fn a_module_sees_only_the_paths_and_methods_it_matches() {
     deploy("prefix", json!({ "paths": ["/v*"] }));
     deploy("post", json!({ "methods": ["post"] }));
     deploy("both", json!({ "paths": ["/v1/*"], "methods": ["GET", "PUT"] }));
-    let cases: [(&str, &str, &[&str]); 9] = [
+    let cases: [(&str, &str, &[&str]); 14] = [
         ("GET", "/", &["all", "none-said"]),
         ("GET", "/v1", &["all", "none-said", "v1", "prefix", "both"]),
         ("GET", "/v1/a/b?c=/d", &["all", "none-said", "v1", "prefix", "both"]),
@@ -105,6 +105,12 @@ fn a_module_sees_only_the_paths_and_methods_it_matches() {
         ("GET", "/exact?query", &["all", "none-said", "v1"]),
         ("GET", "/exact/more", &["all", "none-said"]),
         ("GET", "/V1/a", &["all", "none-said"]),
+        // Case 34: what is judged is what is sent on, byte for byte.
+        ("GET", "//v1/a", &["all", "none-said"]),
+        ("GET", "/%761/a", &["all", "none-said"]),
+        ("GET", "/./v1/a", &["all", "none-said"]),
+        ("GET", "/x/..;/v1/a", &["all", "none-said"]),
+        ("GET", "/v1/../exact", &["all", "none-said", "v1", "prefix", "both"]),
     ];
     for (method, path, wanted) in cases {
         let answer = gateway.request(method, path, &[], b"");

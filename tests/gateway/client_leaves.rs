@@ -1,6 +1,7 @@
 //! Case 55: a client that leaves cancels its worker's request at once, and its place is free again.
 
 use crate::support::{Client, Conn, Gate, Gateway, Worker, eventually};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// From the client's end of connection to the worker's, on a busy machine.
@@ -31,16 +32,27 @@ fn leaving_cancels_within(
     begin: impl Fn(&mut Conn) + Send + Sync + 'static,
     start: impl Fn(&mut Client),
 ) {
-    let (worker, begun, ended) = waits_for_the_end(begin);
-    let gateway = Gateway::before(&worker);
-    let mut client = gateway.connect();
-    start(&mut client);
-    begun.wait();
-    assert_eq!(gateway.load(), 1);
-    assert!(!ended.is_open());
-    drop(client);
-    ended.wait_within(limit);
-    eventually(AT_ONCE, || gateway.load() == 0);
+    let begin = Arc::new(begin);
+    for leave in [drop, Client::reset, half_close as fn(Client)] {
+        let begin = begin.clone();
+        let (worker, begun, ended) = waits_for_the_end(move |conn| begin(conn));
+        let gateway = Gateway::before(&worker);
+        let mut client = gateway.connect();
+        start(&mut client);
+        begun.wait();
+        assert_eq!(gateway.load(), 1);
+        assert!(!ended.is_open());
+        leave(client);
+        ended.wait_within(limit);
+        eventually(AT_ONCE, || gateway.load() == 0);
+    }
+}
+
+/// A client that says no more is taken for one that has left: it gets no answer.
+fn half_close(mut client: Client) {
+    client.half_close();
+    let rest = client.read_until_close();
+    assert!(!rest.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&rest));
 }
 
 #[test]

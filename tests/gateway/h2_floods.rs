@@ -11,6 +11,9 @@ const MIB: u64 = 1 << 20;
 /// What a gateway may take for one client that means ill.
 const MOST_MEMORY: u64 = 32 * MIB;
 
+/// What a gateway that is built for tests may compute for it, and for the other client beside it.
+const MOST_CPU: Duration = Duration::from_secs(1);
+
 /// How long a flood may go on before its connection ends.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -91,7 +94,10 @@ fn pour(gateway: &Gateway, mut frames: impl FnMut(u32) -> Vec<Frame> + Send) -> 
 fn is_cut_off(frames: impl FnMut(u32) -> Vec<Frame> + Send) -> Ending {
     let worker = holding();
     let gateway = Gateway::before(&worker);
+    let computed = gateway.cpu();
     let ending = endure(&gateway, || pour(&gateway, frames)).expect("the connection of a flood ends");
+    let computed = gateway.cpu() - computed;
+    assert!(computed < MOST_CPU, "{computed:?} for one client");
     let calm = [Code::ENHANCE_YOUR_CALM, Code::PROTOCOL_ERROR, Code::FRAME_SIZE_ERROR, Code::STREAM_CLOSED];
     assert!(ending.goaway.is_none_or(|code| calm.contains(&code)), "{ending:?}");
     assert!(worker.requests().len() < 5_000, "the worker was flooded, too: {} requests", worker.requests().len());

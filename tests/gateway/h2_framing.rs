@@ -272,7 +272,18 @@ fn the_last_stream_id_ends_only_its_connection() {
     let (mut raw, _) = RawH2::open(gateway.address, &[]);
     raw.send(&Frame::headers(0x7fff_ffff, Frame::END_STREAM, good()));
     raw.expect(|f| f.stream == 0x7fff_ffff && f.has(Frame::END_STREAM));
-    let _ = raw.try_send(&Frame::headers(0x7fff_fffd, Frame::END_STREAM, good()));
-    assert!(raw.ending(Duration::from_secs(3)).is_some(), "a stream id below the last one");
+    assert!(raw.is_alive(), "what is open may go on");
+    for id in [0x7fff_fffd, 0x7fff_fffe, 1] {
+        let (mut raw, _) = RawH2::open(gateway.address, &[]);
+        raw.send(&Frame::headers(0x7fff_ffff, Frame::END_STREAM, good()));
+        raw.expect(|f| f.stream == 0x7fff_ffff && f.has(Frame::END_STREAM));
+        let _ = raw.try_send(&Frame::headers(id, Frame::END_STREAM, good()));
+        let ending = raw.ending(Duration::from_secs(3)).expect("there is no id below the last one");
+        assert!(
+            ending.goaway.is_none_or(|code| [Code::PROTOCOL_ERROR, Code::STREAM_CLOSED].contains(&code)),
+            "{ending:?}"
+        );
+    }
+    assert_eq!(worker.requests().len(), 4);
     assert_eq!(H2::connect(&gateway).get("/").status, 200);
 }

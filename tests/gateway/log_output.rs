@@ -50,3 +50,16 @@ fn a_pipe_whose_reader_has_left_costs_no_request() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     serves(TO_A_PIPE, |builder| builder.stdin(writer), || drop(reader));
 }
+
+// Standard output is for the start alone, and who started the gateway may have left by then.
+#[test]
+fn a_standard_output_that_nobody_takes_costs_no_request() {
+    for line in [r#"exec "$0" "$@" >/dev/full"#, r#"exec "$0" "$@" >&-"#, r#"exec "$0" "$@" >&0 </dev/null"#] {
+        let (_, writer) = std::io::pipe().expect("a pipe");
+        let worker = Worker::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+        let mut gateway = Gateway::builder().worker(&worker).shell(line).stdin(writer).start_untold();
+        assert_eq!(gateway.get("/").text(), "hi", "{line}");
+        gateway.terminate();
+        assert_eq!(gateway.wait_exit(Duration::from_secs(4)).code(), Some(0), "{line}");
+    }
+}

@@ -36,6 +36,36 @@ fn an_event_is_with_the_client_before_the_worker_writes_the_next() {
     client.read_until("0\r\n\r\n");
 }
 
+// Case 39: nothing is held back, whether it is an event or a comment that only keeps the connection open.
+#[test]
+fn events_and_comments_are_with_the_client_at_once() {
+    let gates: Vec<Gate> = (0..50).map(|_| Gate::new()).collect();
+    let waits = gates.clone();
+    let worker = Worker::new(move |_, conn| {
+        conn.start_events();
+        for (i, gate) in waits.iter().enumerate() {
+            gate.wait();
+            conn.chunk(if i % 2 == 0 { ": ping\n\n" } else { "data: x\n\n" });
+        }
+        conn.chunk("");
+    });
+    let gateway = Gateway::before(&worker);
+    let mut client = gateway.connect();
+    client.send_request("POST", "/v1/chat/completions", &[], b"{}");
+    client.read_head();
+    let mut took: Vec<_> = gates
+        .iter()
+        .map(|gate| {
+            let opened = Instant::now();
+            gate.open();
+            client.read_until("\n\n");
+            opened.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    assert!(took[44] < Duration::from_millis(50), "a busy machine may delay five of fifty: {took:?}");
+}
+
 #[test]
 fn the_head_is_with_the_client_before_the_first_event() {
     let gate = Gate::new();

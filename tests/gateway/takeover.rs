@@ -153,7 +153,7 @@ fn connections_that_end_right_after_their_answers_are_no_errors() {
             let gateway = &gateway;
             scope.spawn(move || {
                 let mut connection = gateway.connect();
-                for i in 0..400 {
+                for i in 0..2500 {
                     let path = format!("/{client}/{i}");
                     let answer = connection.get(&path);
                     assert_eq!((answer.status, answer.text()), (200, path));
@@ -181,7 +181,7 @@ fn a_frozen_worker_costs_the_requests_that_it_has_and_no_others() {
     let gateway = Gateway::builder().worker_url(frozen_url.clone()).worker_url(other_url).args(flags).start();
     frozen.signal(Signal::STOP);
     let mut waiting = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..200 {
         let mut client = gateway.connect();
         client.send_request("POST", "/", &[], b"x");
         client.set_patience(Duration::from_secs(1));

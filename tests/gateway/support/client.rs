@@ -4,7 +4,7 @@ use super::message::{Framing, Head, Headers, latin1};
 use super::tls::{Caller, Channel};
 use super::wire::{Body, End, Wire};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// How long a client waits for bytes before the test fails.
@@ -230,6 +230,11 @@ impl Client {
         let silent = matches!(self.wire.fill(), Err(e) if e.kind() == ErrorKind::TimedOut);
         self.set_patience(PATIENCE);
         silent && self.wire.unread().is_empty()
+    }
+
+    /// Says that nothing more will be sent, and goes on reading.
+    pub fn half_close(&self) {
+        self.wire.stream().shutdown(Shutdown::Write).expect("it is connected");
     }
 
     /// Leaves with a reset instead of an end of stream.

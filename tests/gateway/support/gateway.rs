@@ -123,20 +123,42 @@ impl Builder {
         gateway
     }
 
+    /// Starts the gateway and waits until it is ready, without a look at what it prints.
+    #[track_caller]
+    pub fn start_untold(self) -> Gateway {
+        // Nobody else gets the port while it is held, and who holds it too may listen.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        let _in_runtime = runtime.enter();
+        let held = tokio::net::TcpSocket::new_v4().expect("descriptors are left");
+        held.set_reuseport(true).expect("a socket that is not bound");
+        held.bind(([127, 0, 0, 1], 0).into()).expect("a port is free");
+        let address = held.local_addr().expect("a bound socket has an address");
+        let (process, caller) = self.arg("--reuse-port").spawn(address.port());
+        let gateway = Gateway { address, process, caller };
+        eventually(START_LIMIT, || Client::try_connect(address).is_ok() && gateway.get("/readiness").status == 200);
+        gateway
+    }
+
     /// Starts the gateway and waits only until it listens.
     #[track_caller]
     pub fn start_unready(self) -> Gateway {
+        let (process, caller) = self.spawn(0);
+        Gateway::of(process, caller)
+    }
+
+    fn spawn(self, port: u16) -> (Process, Option<Caller>) {
         let mut command = executable();
         if let Some(line) = self.shell {
             command = through_shell(&command, &line);
         }
         command.args(self.subcommand);
         if self.defaults == Defaults::Passed {
-            command.args(["--host=127.0.0.1", "--port=0"]);
+            command.args(["--host=127.0.0.1".to_owned(), format!("--port={port}")]);
             command.args(self.workers.iter().map(|url| format!("--worker-urls={url}")));
         }
         command.args(self.args).envs(self.env);
-        Gateway::of(Process::start_with(command, self.stdin.map_or_else(Stdio::null, Stdio::from)), self.caller)
+        let stdin = self.stdin.map_or_else(Stdio::null, Stdio::from);
+        (Process::start_with(command, stdin), self.caller)
     }
 }
 
