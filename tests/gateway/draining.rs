@@ -77,6 +77,18 @@ fn sigint_drains_too() {
     assert_eq!(it.gateway.wait_exit(Duration::from_secs(5)).code(), Some(0));
 }
 
+// Many a supervisor sends it for rotated logs; without a file there is nothing to read again.
+#[test]
+fn sighup_ends_nothing() {
+    let mut it = in_flight(|b| b);
+    it.gateway.signal(rustix::process::Signal::HUP);
+    it.gateway.wait_for_log("the configuration is reloaded");
+    assert!(it.gateway.is_running() && it.gateway.get("/readiness").status == 200);
+    it.finish.open();
+    it.client.read_until("0\r\n\r\n");
+    assert_eq!(it.gateway.load(), 0);
+}
+
 // A connection kept alive from before may be closed or answered, but is never told "ready".
 #[test]
 fn a_draining_gateway_does_not_say_that_it_is_ready() {

@@ -191,6 +191,14 @@ fn an_existing_x_forwarded_host_is_kept() {
     );
 }
 
+// Case 33: the gateway vouches for none of these, and says so.
+#[test]
+fn other_fields_about_where_a_request_comes_from_pass_as_they_are() {
+    let request = forwarded(&[("Forwarded", "for=203.0.113.7"), ("X-Real-IP", "203.0.113.7")]);
+    assert_eq!(request.headers.all("forwarded"), ["for=203.0.113.7"]);
+    assert_eq!(request.headers.all("x-real-ip"), ["203.0.113.7"]);
+}
+
 #[test]
 fn x_forwarded_proto_is_what_the_gateway_saw() {
     assert_eq!(forwarded(&[("X-Forwarded-Proto", "https")]).headers.get("x-forwarded-proto"), Some("http"));

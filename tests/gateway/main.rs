@@ -69,6 +69,7 @@ mod limits;
 mod listeners;
 mod log_fields;
 mod log_output;
+mod many_connections;
 mod models;
 mod module_cache;
 mod module_files;
