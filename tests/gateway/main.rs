@@ -26,6 +26,7 @@ mod bad_responses;
 mod balancing;
 mod breakers;
 mod client_leaves;
+mod clock_jumps;
 mod command_line;
 mod compile_bombs;
 mod config_file;
