@@ -1,30 +1,7 @@
 //! Case 69: a wall clock that is set forward or back ends nothing, for time limits are on the monotonic clock.
 
-use crate::support::{Files, Gate, Gateway, Worker, eventually, holds_for};
-use std::process::Command;
+use crate::support::{Gate, Gateway, Kernel, Worker, eventually, holds_for};
 use std::time::{Duration, SystemTime};
-
-const CLOCK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gateway/support/clock.c");
-
-/// The wall clock of a process, in a file.
-struct Clock(Files);
-
-impl Clock {
-    /// Rust needs a C compiler to link, so there is one.
-    fn new() -> Self {
-        let files = Files::new();
-        files.write("shift", [0; 8]);
-        let library = files.named("clock.so");
-        let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o", &library, CLOCK]).output().expect("cc runs");
-        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-        Clock(files)
-    }
-
-    fn set(&self, seconds: i64) {
-        let file = std::fs::File::options().write(true).open(self.0.path("shift")).expect("it was made");
-        std::os::unix::fs::FileExt::write_all_at(&file, &seconds.to_ne_bytes(), 0).expect("it can be written");
-    }
-}
 
 /// By how many seconds the gateway's clock is ahead of ours.
 fn ahead(gateway: &Gateway) -> i64 {
@@ -53,9 +30,8 @@ fn a_clock_that_jumps_an_hour_ends_nothing() {
         }
         _ => conn.answer(200, "kept"),
     });
-    let clock = Clock::new();
-    let builder = Gateway::builder().worker(&worker).env("LD_PRELOAD", clock.0.named("clock.so"));
-    let builder = builder.env("CLOCK_SHIFT", clock.0.named("shift")).args(["--shards=1"]);
+    let kernel = Kernel::new();
+    let builder = Gateway::builder().worker(&worker).kernel(&kernel).arg("--shards=1");
     let limits =
         ["--request-timeout-secs=60", "--idle-connection-timeout-secs=60", "--upstream-pool-idle-timeout-secs=60"];
     let limits = limits.into_iter().chain(["--stream-body-stall-timeout-secs=60", "--first-byte-timeout-secs=60"]);
@@ -68,7 +44,7 @@ fn a_clock_that_jumps_an_hour_ends_nothing() {
     eventually(Duration::from_secs(5), || gateway.load() == 2);
     assert_eq!(idle.get("/").text(), "kept");
     for (hours, gate) in [(1, more), (-1, last)] {
-        clock.set(hours * 3600);
+        kernel.set_clock(hours * 3600);
         eventually(Duration::from_secs(5), || (ahead(&gateway) - hours * 3600).abs() < 60);
         holds_for(Duration::from_millis(500), || gateway.get("/readiness").json()["healthy_workers"] == 1);
         assert_eq!(gateway.load(), 2, "what is in flight has ended");

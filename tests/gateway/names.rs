@@ -33,9 +33,10 @@ fn a_worker_keeps_its_address_while_its_name_fails_and_is_found_where_it_moves_t
         assert_eq!(gateway.get("/").status, 200);
     }
     assert!(new.requests().is_empty());
-    // The old worker still answers on the connections that it has: they must not be used any more either.
+    // The time to live is a second. The old worker still answers on the connections that it has: they must not be used
+    // any more either.
     dns.set("w.test", Reply::at("127.0.0.2", 1));
-    eventually(LIMIT, || {
+    eventually(Duration::from_secs(4), || {
         gateway.get("/");
         !new.requests().is_empty()
     });

@@ -1,6 +1,6 @@
-//! Case 62: who runs out of file descriptors goes on with what it has, does not spin, and recovers.
+//! Cases 62 and 70: who runs out of file descriptors or memory goes on with what it has, does not spin, and recovers.
 
-use crate::support::{Client, Gateway, Worker, eventually, holds_for};
+use crate::support::{Client, Gate, Gateway, Kernel, Worker, eventually, holds_for};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -44,4 +44,47 @@ fn without_descriptors_live_connections_go_on_and_new_ones_wait() {
     flood.clear();
     eventually(LIMIT, || served(gateway.address));
     assert_eq!(live.get("/").status, 200);
+}
+
+#[test]
+fn without_memory_streams_go_on_and_new_work_is_refused() {
+    let finish = Gate::new();
+    let wait = finish.clone();
+    let worker = Worker::new(move |request, conn| {
+        if request.target != "/stream" {
+            return conn.answer(200, "");
+        }
+        conn.start_events();
+        conn.chunk("data: 1\n\n");
+        wait.wait();
+        conn.chunk("data: 2\n\n");
+        conn.chunk("");
+    });
+    let kernel = Kernel::new();
+    let gateway = Gateway::builder().worker(&worker).kernel(&kernel).start();
+    let mut stream = gateway.connect();
+    stream.send_request("GET", "/stream", &[], b"");
+    stream.read_until("data: 1\n\n");
+    let mut known: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
+    known.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+    kernel.set_available_memory(0);
+    gateway.wait_for_log("level=\"critical\"");
+    for client in &mut known {
+        client.send_request("POST", "/", &[], b"x");
+        let answer = client.read_response();
+        answer.assert_error(503, "overloaded");
+        assert!(answer.headers.has("retry-after"));
+        client.assert_closed();
+    }
+    // The listener was waiting for one more.
+    gateway.get("/").assert_error(503, "overloaded");
+    let mut waiting = Client::connect(gateway.address);
+    waiting.send_request("GET", "/", &[], b"");
+    assert!(waiting.is_silent_for(Duration::from_millis(500)), "a connection is taken");
+    finish.open();
+    stream.read_until("data: 2\n\n");
+    stream.read_until("0\r\n\r\n");
+    kernel.set_available_memory(100 << 30);
+    assert_eq!(waiting.read_response().status, 200);
+    assert!(worker.requests().iter().all(|request| request.method == "GET"));
 }
