@@ -1,4 +1,5 @@
-//! Panics: each is a mistake of ours, costs the request or the connection whose task it ends, and is counted and logged.
+//! Panics: each is a mistake of ours, costs the request or the connection whose task it ends, and is counted and
+//! logged.
 //!
 //! There is one hook for all threads of a process, so what it counts is the process's, too.
 

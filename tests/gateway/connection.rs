@@ -4,7 +4,8 @@ use crate::support::{Gateway, ReceivedRequest, Worker, guest, request};
 use std::time::Duration;
 
 const POST: &str = "POST /cut?a=b HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nX-Request-Id: r\r\nContent-Length: 5\r\n\r\nhello";
-const CHUNKED: &str = "POST /cut?a=b HTTP/1.1\r\nHost: a\r\nX-Request-Id: r\r\nTrailer: T\r\nTransfer-Encoding: chunked\r\n\r\n\
+const CHUNKED: &str = "POST /cut?a=b HTTP/1.1\r\nHost: a\r\nX-Request-Id: r\r\nTrailer: T\r\n\
+                       Transfer-Encoding: chunked\r\n\r\n\
                        2;x\r\nhe\r\n3\r\nllo\r\n0\r\nT: v\r\n\r\n";
 
 /// What a worker has got, whatever it came on.

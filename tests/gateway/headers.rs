@@ -50,7 +50,8 @@ fn hop_by_hop_fields_do_not_reach_the_worker() {
 fn hop_by_hop_fields_do_not_reach_the_client() {
     let answer = relayed(
         "Connection: X-Nominated\r\nKeep-Alive: timeout=5\r\nProxy-Connection: x\r\n\
-         Upgrade: h2c\r\nX-Nominated: 1\r\nX-End-To-End: 2\r\nConnection: \u{fc}, x-second-line\r\nX-Second-Line: 3\r\n",
+         Upgrade: h2c\r\nX-Nominated: 1\r\nX-End-To-End: 2\r\n\
+         Connection: \u{fc}, x-second-line\r\nX-Second-Line: 3\r\n",
     );
     for name in ["keep-alive", "proxy-connection", "upgrade", "x-nominated", "x-second-line"] {
         assert!(!answer.headers.has(name), "{name} in {:?}", answer.headers);

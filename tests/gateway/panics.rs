@@ -1,5 +1,5 @@
-//! Panics (case 68). Nobody can cause one by a request, as far as we know; `src/panics/tests.rs` has what becomes of it then.
-//! A shard that finds no room for its event queue panics.
+//! Panics (case 68). Nobody can cause one by a request, as far as we know; `src/panics/tests.rs` has what becomes of it
+//! then. A shard that finds no room for its event queue panics.
 
 use crate::support::{Gateway, Worker};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-/* Preloaded, it stands between a process and what the kernel says: the wall clock is moved by as many seconds as the file
-   that CLOCK_SHIFT names holds (other clocks stay), and /proc/meminfo is the file that MEMINFO names. */
+/* Preloaded, it stands between a process and what the kernel says: the wall clock is moved by as many seconds as the
+   file that CLOCK_SHIFT names holds (other clocks stay), and /proc/meminfo is the file that MEMINFO names. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>
