@@ -36,9 +36,9 @@ pub struct Key {
 
 impl Key {
     fn new(written: file::Key) -> Self {
-        let rate = written.rate_limit_tokens_per_second.map(|rate| {
-            let burst = written.burst.map_or_else(|| rate.ceil().max(1.0) as u32, u32::from);
-            Rate::new(rate, burst)
+        let rate = written.rate_limit_tokens_per_second.map(|rate| match written.burst {
+            Some(burst) => Rate::new(rate, burst.into()),
+            None => Rate::per_second(rate),
         });
         let most = written.max_concurrent_requests.map(u32::from);
         let admission = most.map(|limit| Admission::new(AdmissionSettings { limit, queue: 0 }));

@@ -32,6 +32,11 @@ impl Rate {
         }
     }
 
+    /// The same with a burst of what comes in one second, rounded up.
+    pub fn per_second(per_second: f64) -> Self {
+        Self::new(per_second, per_second.ceil() as u32)
+    }
+
     /// Changes the rate while it is used. Nobody waits longer than the new rate's own burst takes.
     pub fn set(&self, per_second: f64, burst: u32, now: Instant) {
         let (interval, depth) = intervals(per_second, burst);
@@ -96,6 +101,14 @@ mod tests {
     }
 
     #[test]
+    fn without_a_burst_of_its_own_it_is_what_comes_in_a_second_and_at_least_one() {
+        for (per_second, burst) in [(0.01, 1), (1.0, 1), (2.1, 3), (40.0, 40)] {
+            let rate = Rate::per_second(per_second);
+            assert_eq!(taken(&rate, rate.base, 100), burst, "{per_second}");
+        }
+    }
+
+    #[test]
     fn a_new_rate_holds_at_once_both_ways() {
         let rate = Rate::new(1.0 / 60.0, 60);
         let start = rate.base;
@@ -114,6 +127,7 @@ mod tests {
             assert_eq!(taken(&rate, rate.base, 5), 1, "{nonsense}");
             assert!(rate.take(rate.base).is_err_and(|wait| wait > 3600 * SECOND), "{nonsense}");
         }
+        assert_eq!(taken(&Rate::per_second(f64::NAN), Instant::now(), 5), 1);
         let rate = Rate::new(f64::INFINITY, u32::MAX);
         assert_eq!(taken(&rate, rate.base, 1000), 1000);
     }

@@ -136,10 +136,9 @@ pub fn admission_settings(config: &Config) -> AdmissionSettings {
     AdmissionSettings { limit: config.admission.limit(cores()), queue: config.admission.queue_size }
 }
 
-/// The limit on requests per second. As many as in one second may come at once.
+/// The limit on requests per second.
 pub fn rate(config: &Config) -> Option<Arc<Rate>> {
-    let rate = config.admission.rate_limit_tokens_per_second?;
-    Some(Arc::new(Rate::new(rate, rate.ceil().clamp(1.0, f64::from(u32::MAX)) as u32)))
+    config.admission.rate_limit_tokens_per_second.map(|rate| Arc::new(Rate::per_second(rate)))
 }
 
 pub fn cores() -> u32 {

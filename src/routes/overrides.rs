@@ -20,7 +20,7 @@ pub struct Override {
 impl Overrides {
     pub fn new(routes: &[Route]) -> Self {
         let of = |route: &Route| {
-            let rate = route.rate_limit_tokens_per_second.map(|rate| Rate::new(rate, rate.ceil().max(1.0) as u32));
+            let rate = route.rate_limit_tokens_per_second.map(Rate::per_second);
             Arc::new(Override { route: route.clone(), rate })
         };
         let mut all: Vec<_> = routes.iter().map(of).collect();
