@@ -40,7 +40,8 @@ struct State {
     members: Vec<Rc<Member>>,
     /// What is learnt by the policy of each pool that there was.
     balancers: Vec<(Serves, Policy, Balancer)>,
-    /// Changes with every change of the members. It begins anywhere, so that no other process has the same.
+    /// Changes with every change of the members and of their health. It begins anywhere, so that no other process has
+    /// the same.
     version: u64,
 }
 
@@ -180,7 +181,7 @@ impl Fleet {
         }
     }
 
-    /// Changes with every change of the members.
+    /// Changes with every change of the members and of their health: both are in the list whose entity tag it is.
     pub fn version(&self) -> u64 {
         self.state.borrow().version
     }
@@ -249,12 +250,16 @@ impl Fleet {
 
     /// Takes over the workers that a new configuration names: those that it no longer names leave, new ones join, and
     /// what the admin API has added stays. Nothing of it is seen before [`Fleet::publish`].
+    ///
+    /// All stand where a restart would put them, because clients (`X-SMG-Target-Worker`) and `passthrough` go by the
+    /// position.
     pub fn adopt(self: &Rc<Self>, config: &Config) {
         let mut named = configured(config);
+        let order: Vec<_> = named.iter().map(|(url, _)| url.clone()).collect();
         for member in self.members().iter().filter(|member| member.stage() == Stage::Serving) {
             match named.iter().position(|(url, _)| *url == member.worker.url) {
                 Some(at) => {
-                    let (_, about) = named.swap_remove(at);
+                    let (_, about) = named.remove(at);
                     if member.origin == Origin::Configuration {
                         member.about.replace(about);
                     }
@@ -266,6 +271,8 @@ impl Fleet {
         for (url, about) in named {
             self.join(config, url, about, Origin::Configuration);
         }
+        let place = |member: &Rc<Member>| order.iter().position(|url| *url == member.worker.url).unwrap_or(order.len());
+        self.state.borrow_mut().members.sort_by_cached_key(place);
     }
 
     fn config(&self) -> Arc<Config> {

@@ -117,6 +117,31 @@ fn a_stream_in_flight_is_not_touched_by_a_reload_that_removes_its_worker_and_its
 }
 
 #[test]
+fn workers_stand_where_a_restart_would_put_them() {
+    let [one, two, three, four, added] = [(); 5].map(|()| Worker::echo());
+    let text = |workers: &[&Worker]| {
+        let urls: Vec<_> = workers.iter().map(|worker| worker.url()).collect();
+        format!("policy: passthrough\nworker_urls: [{}]\n", urls.join(", "))
+    };
+    let file = ConfigFile::new(text(&[&one]));
+    let gateway = file.gateway().start();
+    assert_eq!(gateway.post_json("/workers", &serde_json::json!({"url": added.url()})).status, 202);
+    for order in [&[&one, &two, &three, &four][..], &[&three, &one, &four, &two]] {
+        file.rewrite(text(order));
+        gateway.reload();
+        let list = gateway.get("/workers").json();
+        let listed = list["workers"].as_array().expect("a list").iter();
+        let listed: Vec<_> = listed.map(|worker| worker["url"].as_str().expect("a url")).collect();
+        let expected: Vec<_> = order.iter().chain([&&added]).map(|worker| worker.url()).collect();
+        assert_eq!(listed, expected);
+        gateway.wait_for_workers(5);
+        let taken = order[0].requests().len();
+        gateway.get("/");
+        assert_eq!(order[0].requests().len(), taken + 1, "the first of the file is the first of the pool");
+    }
+}
+
+#[test]
 fn a_rate_that_changes_holds_at_once() {
     let worker = Worker::echo();
     let text = |rate: &str| format!("{}rate_limit_tokens_per_second: {rate}\n", before(&worker));
