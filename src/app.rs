@@ -104,6 +104,7 @@ impl App {
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
         let metrics_address = config.listen.prometheus_port.map(|port| (config.listen.prometheus_host, port).into());
         let metrics_listener = metrics_address.map(listeners::plain).transpose()?;
+        let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let connector = Arc::new(Connector::new(&config).map_err(StartError::Certificates)?);
         let tls = Arc::new(ArcSwapOption::new(reload::server_tls(&config)?));
         let resolver = resolver(&config)?;
@@ -118,7 +119,8 @@ impl App {
             modules: Vec::new(),
             began: Instant::now(),
         }));
-        let fleet = Fleet::new(publisher.clone(), resolver, addresses.clone().into());
+        let own = addresses.iter().copied().chain(metrics_address).collect();
+        let fleet = Fleet::new(publisher.clone(), resolver, own);
         let wasm = wasm(&config, &publisher)?;
         let exporter = exporter(&config, &connector)?;
         let (control, calls) = mpsc::channel(MOST_CALLS);
@@ -160,7 +162,6 @@ impl App {
         if let Some(tls) = tls.load_full() {
             spawn_local(vital(tls.watch(tls::WATCH_INTERVAL)));
         }
-        let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = metrics_listener {
             let admin = admin.clone();
             spawn_local(vital(scrape::serve(listener, move || admin.metrics())));

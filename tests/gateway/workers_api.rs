@@ -124,9 +124,10 @@ fn what_is_said_badly_changes_nothing() {
 // Section 3, case 46.
 #[test]
 fn urls_that_are_none_and_places_where_no_worker_must_be_are_refused() {
-    let gateway = empty();
+    let gateway = Gateway::builder().args(["--prometheus-host=127.0.0.1", "--prometheus-port=0"]).start_unready();
     let own = gateway.address.port();
     let mapped = format!("http://[::ffff:127.0.0.1]:{own}");
+    let metrics = format!("http://{}", gateway.metrics_address());
     for url in [
         "",
         "worker:8000",
@@ -151,6 +152,7 @@ fn urls_that_are_none_and_places_where_no_worker_must_be_are_refused() {
         "http://224.0.0.1:8000",
         &format!("http://127.0.0.1:{own}"),
         &mapped,
+        &metrics,
     ] {
         let answer = gateway.post_json("/workers", &json!({ "url": url }));
         let code = answer.json()["error"]["code"].clone();
