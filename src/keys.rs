@@ -31,6 +31,7 @@ pub struct Key {
     pub rate: Option<Rate>,
     /// Requests at once.
     pub admission: Option<Arc<Admission>>,
+    /// Presented it and are no administration; refused ones, too.
     pub requests: AtomicU64,
 }
 
@@ -104,10 +105,11 @@ impl Keys {
     }
 
     pub fn expose(&self, exposition: &mut Exposition) {
+        const HELP: &str = "Requests by the name of their key, those that a limit refused included.";
         for key in &self.all {
             let labels = [("key", key.written.name.as_str())];
             let requests = key.requests.load(Relaxed) as f64;
-            exposition.counter("smg_key_requests_total", "Requests by the name of their key.", &labels, requests);
+            exposition.counter("smg_key_requests_total", HELP, &labels, requests);
         }
     }
 }

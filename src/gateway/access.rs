@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::Uri;
 use http::header::{self, HeaderMap, HeaderName};
@@ -21,7 +22,11 @@ const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"
 /// The data plane: open, or for those who have a key.
 pub fn check_caller(keys: &Keys, headers: &HeaderMap) -> Result<Option<Arc<Key>>, GatewayError> {
     match keys.presented(headers) {
-        Some(key) => Ok(Some(key.clone())),
+        Some(key) => {
+            // All that it asks for, whatever a limit says to it.
+            key.requests.fetch_add(1, Relaxed);
+            Ok(Some(key.clone()))
+        }
         None if keys.is_open() => Ok(None),
         None => Err(GatewayError::Unauthorized),
     }

@@ -2,7 +2,6 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -26,14 +25,8 @@ impl Gateway {
         for rate in [of_key, of_route, exchange.view.snapshot.rate.as_deref()].into_iter().flatten() {
             rate.take(Instant::now()).map_err(GatewayError::RateLimited)?;
         }
-        let of_key = match &exchange.key {
-            None => None,
-            Some(key) => {
-                key.requests.fetch_add(1, Relaxed);
-                let permit = key.admission.as_ref().map(|admission| admission.try_enter().ok_or(GatewayError::KeyBusy));
-                permit.transpose()?
-            }
-        };
+        let of_key = exchange.key.as_ref().and_then(|key| key.admission.as_ref());
+        let of_key = of_key.map(|admission| admission.try_enter().ok_or(GatewayError::KeyBusy)).transpose()?;
         let permit = match self.shared.admission.enter(&self.metrics.admission) {
             Ok(Entry::Admitted(permit)) => permit,
             Ok(Entry::Queued(wait)) => Box::pin(self.wait(exchange, wait)).await?,

@@ -43,7 +43,7 @@ fn each_role_may_do_what_it_says() {
 fn a_rate_of_a_key_is_its_own() {
     let worker = Worker::echo();
     let keys = "keys:\n- {name: slow, role: caller, key: s, rate_limit_tokens_per_second: 0.01, burst: 3}\n\
-                - {name: free, role: caller, key: f}\n";
+                - {name: free, role: caller, key: f}\n- {name: boss, role: admin, key: b}\nmax_payload_size: 9\n";
     let gateway = with_keys(&worker, keys);
     assert_eq!([(); 4].map(|()| gateway.with_key("s", "GET", "/").status), [200, 200, 200, 429]);
     let refused = gateway.with_key("s", "GET", "/");
@@ -51,6 +51,13 @@ fn a_rate_of_a_key_is_its_own() {
     let wait: u64 = refused.headers.get("retry-after").and_then(|wait| wait.parse().ok()).expect("a number");
     assert!((1..=100).contains(&wait), "{wait}");
     assert_eq!([(); 9].map(|()| gateway.with_key("f", "GET", "/").status), [200; 9]);
+    let too_large = [("Authorization", "Bearer f")];
+    assert_eq!(gateway.request("POST", "/", &too_large, b"0123456789").status, 413);
+    let metrics = gateway.with_key("b", "GET", "/metrics").text();
+    for (key, count) in [("slow", 5), ("free", 10), ("boss", 0)] {
+        let line = format!("smg_key_requests_total{{key=\"{key}\"}} {count}\n");
+        assert!(metrics.contains(&line), "what is refused counts, administration does not: {metrics}");
+    }
 }
 
 #[test]
