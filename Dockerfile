@@ -14,6 +14,8 @@ RUN cargo build --release --locked --bin smg
 
 FROM debian:bookworm-slim
 RUN useradd --no-create-home --no-log-init --shell /usr/sbin/nologin --uid 10001 smg
+# What https workers are verified with, unless --ca-cert-paths names other authorities: the slim image has none.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /src/target/release/smg /usr/local/bin/smg
 USER 10001
 ENV SMG_PORT=30000

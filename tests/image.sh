@@ -276,6 +276,7 @@ run_once() {
     check "a chat completion through the gateway" answers 200 "${chat[@]}"
     check "its answer is the worker's" grep -q "marco polo" "$work/answer.log"
     check "the image's health check" image_health 0
+    check "authorities for https workers" grep -q "BEGIN CERTIFICATE" "$(b mount gateway)/etc/ssl/certs/ca-certificates.crt"
 
     check "a module from a mounted directory is deployed" answers 200 -H "$json" "$address/wasm" -d '{"modules":[{
         "name":"auth","file_path":"/modules/auth.wasm","module_type":"Middleware",
