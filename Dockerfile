@@ -21,6 +21,7 @@ USER 10001
 ENV SMG_PORT=30000
 EXPOSE 30000
 STOPSIGNAL SIGTERM
-# The binary asks itself, on the port it was told through SMG_PORT; with --port, give the check the same port.
+# The binary asks itself, on the port it was told through SMG_PORT, by TLS if SMG_TLS_CERT_PATH is set. With --port,
+# --tls-cert-path or a configuration file, give the check --port and --tls.
 HEALTHCHECK --interval=10s --timeout=4s --start-period=5s CMD ["smg", "health"]
 ENTRYPOINT ["smg"]

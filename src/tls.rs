@@ -1,4 +1,5 @@
-//! TLS 1.2 and 1.3 (RFC 5246, RFC 8446): [`ServerTls`] for clients, [`ClientTls`] for workers.
+//! TLS 1.2 and 1.3 (RFC 5246, RFC 8446): [`ServerTls`] for clients, [`ClientTls`] for workers, [`connect_unverified`]
+//! for `smg health`.
 //!
 //! Certificates and keys are files that may be replaced at any time. Both sides look at theirs on the control plane
 //! ([`ServerTls::watch`], [`ClientTls::watch`]) and take what is new whole or not at all; connections that are open
@@ -12,6 +13,7 @@
 mod client;
 mod files;
 mod server;
+mod unverified;
 mod watch;
 
 #[cfg(test)]
@@ -25,6 +27,7 @@ use rustls::crypto::CryptoProvider;
 pub use self::client::{ClientFiles, ClientTls, ConnectError};
 pub use self::files::{FileError, KeyPairFiles};
 pub use self::server::{Accepted, ServerTls, ServerTlsError, Site};
+pub use self::unverified::connect_unverified;
 
 /// Time between two looks at the files.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,9 +1,19 @@
 //! `smg health`: asks a gateway whether it is alive; for container health checks, without another program.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+
+use crate::stream::Stream;
+use crate::tls::{self, Alpn, ClientFiles, ClientTls, ConnectError, FileError};
+
+/// What tells a gateway to speak TLS tells its health check, which has the same environment in a container.
+const CERTIFICATE: &str = "SMG_TLS_CERT_PATH";
 
 #[derive(Debug, clap::Args)]
 pub struct Health {
@@ -19,15 +29,39 @@ pub struct Health {
     /// Time the answer may take, in seconds
     #[arg(long, default_value_t = 3)]
     timeout_secs: u64,
+    /// Ask by TLS. Whose certificate it is does not matter on this machine, unless there are --ca-cert-paths
+    /// [default: true if SMG_TLS_CERT_PATH is set]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls: Option<bool>,
+    /// Authorities (PEM) that sign the gateway's certificate, instead of the system's; it must be for --host
+    #[arg(long, value_name = "FILE", num_args = 1.., value_delimiter = ',')]
+    ca_cert_paths: Vec<PathBuf>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum HealthError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("--ca-cert-paths: {0}")]
+    Authorities(#[from] FileError),
+    #[error("TLS: {0}")]
+    Tls(#[from] ConnectError),
+    #[error("not in time")]
+    Late,
 }
 
 impl Health {
     pub fn run(self) -> ExitCode {
-        match self.ask() {
+        match self.ask_in_time() {
             Ok(head) if head.starts_with(b"HTTP/1.1 200") => ExitCode::SUCCESS,
-            Ok(head) => {
+            Ok(head) if head.starts_with(b"HTTP/") => {
                 let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
                 eprintln!("smg: {}", String::from_utf8_lossy(line));
+                ExitCode::FAILURE
+            }
+            Ok(_) => {
+                eprintln!("smg: what answers is not HTTP; --tls asks by TLS");
                 ExitCode::FAILURE
             }
             Err(error) => {
@@ -37,17 +71,42 @@ impl Health {
         }
     }
 
+    fn ask_in_time(&self) -> Result<Vec<u8>, HealthError> {
+        let limit = Duration::from_secs(self.timeout_secs.max(1));
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let asked = runtime.block_on(async { tokio::time::timeout(limit, self.ask()).await });
+        // A name that is still being looked up must not keep the process.
+        runtime.shutdown_background();
+        asked.unwrap_or(Err(HealthError::Late))
+    }
+
     /// The first bytes of the answer.
-    fn ask(&self) -> io::Result<Vec<u8>> {
-        let timeout = Duration::from_secs(self.timeout_secs.max(1));
-        let address: SocketAddr =
-            (self.host.as_str(), self.port).to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
-        write!(stream, "GET {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n", self.path)?;
+    async fn ask(&self) -> Result<Vec<u8>, HealthError> {
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let address = tcp.peer_addr()?;
+        let mut stream = if self.speaks_tls() { self.shake_hands(tcp).await? } else { Stream::Plain(tcp) };
+        let request = format!("GET {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n", self.path);
+        stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
         let mut head = Vec::new();
-        stream.take(1024).read_to_end(&mut head)?;
+        let read = stream.take(1024).read_to_end(&mut head).await;
+        if head.is_empty() {
+            read?;
+        }
         Ok(head)
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.tls.unwrap_or_else(|| std::env::var_os(CERTIFICATE).is_some_and(|path| !path.is_empty()))
+    }
+
+    /// A certificate is for the name that clients use, and hardly ever for the loopback address that is asked here.
+    /// Nothing secret is sent, and whoever could answer in the gateway's place is on this machine already.
+    async fn shake_hands(&self, tcp: TcpStream) -> Result<Stream, HealthError> {
+        if self.ca_cert_paths.is_empty() && tcp.peer_addr()?.ip().to_canonical().is_loopback() {
+            return Ok(tls::connect_unverified(&self.host, tcp).await?);
+        }
+        let client = ClientTls::new(ClientFiles { roots: self.ca_cert_paths.clone(), identity: None })?;
+        Ok(client.connect(&self.host, tcp, Alpn::Http1).await?)
     }
 }

@@ -36,7 +36,7 @@ pub enum ConnectError {
     NoRoots,
     #[error("the worker does not speak HTTP/2")]
     NotHttp2,
-    #[error("no TLS with the worker: {0}")]
+    #[error("the handshake failed: {0}")]
     Handshake(#[source] io::Error),
 }
 

@@ -58,6 +58,7 @@ mod h2_streams;
 mod handover;
 mod headers;
 mod health;
+mod health_command;
 mod hostile_floods;
 mod hostile_guests;
 mod hostile_modules;
