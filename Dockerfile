@@ -7,7 +7,7 @@ FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY src src
-COPY benches/guest_call.rs benches/
+COPY benches benches
 COPY wit wit
 COPY guests/dist guests/dist
 RUN cargo build --release --locked --bin smg
