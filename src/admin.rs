@@ -3,7 +3,7 @@
 
 mod metrics;
 pub mod models;
-mod wasm;
+pub mod wasm;
 mod workers;
 
 use std::rc::Rc;

@@ -26,7 +26,7 @@ use crate::listeners::{self, ListenError, Listener, Reception, Speaks};
 use crate::modules::{Cache, CacheError, Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
 use crate::panics::vital;
 use crate::pressure::{Lookout, Pressure};
-use crate::registry::{self, DeployError, Deployment, Registry};
+use crate::registry::{self, DeployError, Deployment, Origin, Registry, SectionError};
 use crate::reload::{self, Reload, ReloadError, Reloaded};
 use crate::routes::Overrides;
 use crate::scrape;
@@ -72,8 +72,8 @@ pub enum StartError {
     ModuleWithoutWasm,
     #[error("--wasm-module {name}: {cause}")]
     Module { name: String, cause: DeployError },
-    #[error("module {name} of the configuration file: {cause}")]
-    FileModule { name: String, cause: String },
+    #[error(transparent)]
+    FileModule(#[from] SectionError),
 }
 
 /// A running gateway. It belongs to the control plane's thread.
@@ -152,7 +152,9 @@ impl App {
             shards: shards.iter().map(|shard| shard.metrics.clone()).collect(),
             models: Default::default(),
         });
-        deploy_at_start(&admin, &config).await?;
+        if let Some(registry) = &admin.registry {
+            deploy_at_start(registry, &config, &publisher).await?;
+        }
         if listeners.iter().any(|listener| listener.is_shared) {
             // Until then those who connect wait, or are served by the gateway that was here before.
             fleet.joined(TAKE_OVER).await;
@@ -172,7 +174,8 @@ impl App {
         let reception = Reception { shards: shards.clone(), tls: tls.clone(), pressure: shared.pressure.clone() };
         let accept = |listener: Listener| spawn_local(vital(listener.accept(reception.clone(), stop.subscribe())));
         let acceptors = listeners.into_iter().map(accept).collect();
-        let reload = Reload { fleet, tls, admission: shared.admission.clone(), speaks_tls };
+        let registry = admin.registry.clone();
+        let reload = Reload { fleet, registry, tls, admission: shared.admission.clone(), speaks_tls };
         Ok(Self {
             addresses,
             metrics_address,
@@ -192,10 +195,11 @@ impl App {
         self.admin.deploy(module).await
     }
 
-    /// Takes over a new configuration, or says why not and changes nothing.
-    pub fn reload(&self, config: Config) -> Result<Reloaded, ReloadError> {
+    /// Takes over a new configuration, or says why not and changes nothing. One at a time; dropped half-way, it has
+    /// changed nothing.
+    pub async fn reload(&self, config: Config) -> Result<Reloaded, ReloadError> {
         let before = self.publisher.current().config.clone();
-        self.reload.apply(&before, config)
+        self.reload.apply(&before, config).await
     }
 
     /// Takes nothing new and waits until what is in flight is finished, but no longer than `grace` and not
@@ -285,9 +289,8 @@ fn wasm(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<Wasm>, Sta
 }
 
 /// The modules of `--wasm-module`, then those of the file.
-async fn deploy_at_start(admin: &Admin, config: &Config) -> Result<(), StartError> {
+async fn deploy_at_start(registry: &Registry, config: &Config, publisher: &Publisher) -> Result<(), StartError> {
     for module in &config.wasm.wasm_module {
-        let Some(registry) = &admin.registry else { return Err(StartError::ModuleWithoutWasm) };
         let deployment = Deployment {
             name: module.name.clone(),
             file: registry::absolute(&module.file),
@@ -295,19 +298,11 @@ async fn deploy_at_start(admin: &Admin, config: &Config) -> Result<(), StartErro
             settings: registry.defaults().draft(),
             allow_duplicate: true,
         };
-        let deployed = registry.deploy(deployment).await;
+        let deployed = registry.deploy(deployment, Origin::Flags).await;
         deployed.map_err(|cause| StartError::Module { name: module.name.clone(), cause })?;
     }
-    for module in &config.sections.modules {
-        let mut object = module.fields.clone();
-        object.insert("name".to_owned(), module.name.clone().into());
-        object.insert("file_path".to_owned(), registry::absolute(&module.file).to_string_lossy().into());
-        object.entry("module_type").or_insert_with(|| "Middleware".into());
-        let both = || serde_json::json!([{"Middleware": "OnRequest"}, {"Middleware": "OnResponse"}]);
-        object.entry("attach_points").or_insert_with(both);
-        let deployed = admin.deploy(&object.into()).await;
-        deployed.map_err(|cause| StartError::FileModule { name: module.name.clone(), cause })?;
-    }
+    let staged = reload::stage(registry, config).await?;
+    staged.commit(|modules| publisher.update(|next| next.modules = modules));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! A change builds everything that can fail first and publishes last; a change that fails leaves no trace.
 
 mod file;
+mod section;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -12,6 +13,7 @@ use std::time::SystemTime;
 use uuid::Uuid;
 
 pub use self::file::{FileError, read_trusted};
+pub use self::section::{SectionError, Staged};
 use crate::modules::{
     Abi, Defaults, Draft, Hook, LoadError, Loader, Module, ModuleMetrics, Totals, UselessSetting, sha256,
 };
@@ -25,6 +27,8 @@ const MAX_NAME: usize = 128;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
+    #[error("{0}")]
+    Field(String),
     #[error("the name must be 1 to {MAX_NAME} characters without control characters")]
     Name,
     #[error("a module named `{name}` is already deployed as {id}")]
@@ -46,6 +50,7 @@ pub enum DeployError {
 }
 
 /// What a deployment asks for.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Deployment {
     pub name: String,
     pub file: PathBuf,
@@ -55,19 +60,33 @@ pub struct Deployment {
     pub allow_duplicate: bool,
 }
 
+/// Who named a module, and where it stands among others of the same `order`: where a restart would put it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// `--wasm-module`, with a number that counts up.
+    Flags(u64),
+    /// The section `modules` of the configuration file, with the place in it.
+    File(usize),
+    /// `POST /wasm`, with a number that counts up.
+    AdminApi(u64),
+}
+
 /// A module that exists, as the registry knows it.
 #[derive(Clone)]
 pub struct Entry {
     pub module: Arc<Module>,
-    pub file: PathBuf,
     pub created: SystemTime,
-    /// Where it stands among modules of the same `order`.
-    number: u64,
+    pub asked: Arc<Deployment>,
+    origin: Origin,
 }
 
 impl Entry {
-    fn position(&self) -> (i64, u64) {
-        (self.module.settings.order.unwrap_or(0), self.number)
+    fn position(&self) -> (i64, Origin) {
+        (self.module.settings.order.unwrap_or(0), self.origin)
+    }
+
+    fn is_of_file(&self) -> bool {
+        matches!(self.origin, Origin::File(_))
     }
 }
 
@@ -137,15 +156,12 @@ impl Registry {
         [("compiled", self.loader.compiled.load(Relaxed)), ("cache", self.loader.cached.load(Relaxed))]
     }
 
-    /// Deploys a module. When this returns its id, every request that starts runs it.
-    pub async fn deploy(&self, deployment: Deployment) -> Result<Uuid, DeployError> {
-        let name = deployment.name.clone();
-        let result = self.prepare_and_publish(deployment).await;
+    /// Deploys a module. When this returns its id, every request that starts runs it. `origin` is given a number.
+    pub async fn deploy(&self, asked: Deployment, origin: fn(u64) -> Origin) -> Result<Uuid, DeployError> {
+        let name = asked.name.clone();
+        let result = self.prepare_and_publish(asked, origin).await;
         match &result {
-            Ok(id) => {
-                self.deployed.fetch_add(1, Relaxed);
-                tracing::info!(module = %crate::telemetry::Untrusted(name.as_bytes()), %id, "deployed");
-            }
+            Ok(id) => self.note_deployed(&name, *id),
             Err(error) => {
                 self.note_refused();
                 let (name, error) = (name.as_bytes(), error.to_string());
@@ -156,31 +172,54 @@ impl Registry {
         result
     }
 
-    async fn prepare_and_publish(&self, deployment: Deployment) -> Result<Uuid, DeployError> {
-        check_name(&deployment.name)?;
+    async fn prepare_and_publish(&self, asked: Deployment, origin: fn(u64) -> Origin) -> Result<Uuid, DeployError> {
         let waiting = Waiting::new(&self.waiting)?;
         let preparing = self.preparing.lock().await;
         drop(waiting);
-        self.check_room(&deployment.name)?;
-        let (file, directory) = (deployment.file.clone(), self.directory.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let wasm = file::read(&file, directory.as_deref())?;
-            Ok::<_, FileError>((sha256(&wasm), wasm))
-        });
-        let (sha256, wasm) = read.await.expect("reading a file does not panic")?;
-        if !deployment.allow_duplicate {
-            self.check_duplicate(&sha256)?;
-        }
-        let Deployment { name, file, hooks, settings, .. } = deployment;
-        let settings = settings.settings(Abi::of(&wasm)?)?;
-        let module = Arc::new(self.loader.load(&name, wasm, &sha256, hooks, settings).await?);
-        let (id, number) = (module.id, self.number.fetch_add(1, Relaxed));
+        let origin = origin(self.number.fetch_add(1, Relaxed));
+        let others = self.list();
+        check_place(&others, &asked.name)?;
+        let bytes = self.read(&asked.file).await?;
+        let entry = self.prepare(asked, bytes, origin, &others).await?;
+        let id = entry.module.id;
         let mut entries = self.entries();
-        entries.push(Entry { module, file, created: SystemTime::now(), number });
+        entries.push(entry);
         entries.sort_by_key(Entry::position);
-        self.publish(&entries);
+        self.publisher.update(|next| next.modules = modules(&entries));
         drop(preparing);
         Ok(id)
+    }
+
+    async fn read(&self, file: &Path) -> Result<Bytes, FileError> {
+        let (file, directory) = (file.to_owned(), self.directory.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let wasm = file::read(&file, directory.as_deref())?;
+            Ok(Bytes { sha256: sha256(&wasm), wasm })
+        });
+        read.await.expect("reading a file does not panic")
+    }
+
+    /// Everything that can fail once the file is read. Only who holds `preparing` adds entries, so what is checked
+    /// against `others` stays true.
+    async fn prepare(
+        &self,
+        asked: Deployment,
+        bytes: Bytes,
+        origin: Origin,
+        others: &[Entry],
+    ) -> Result<Entry, DeployError> {
+        let Bytes { wasm, sha256 } = bytes;
+        if !asked.allow_duplicate {
+            check_duplicate(others, &sha256)?;
+        }
+        let settings = asked.settings.clone().settings(Abi::of(&wasm)?)?;
+        let module = self.loader.load(&asked.name, wasm, &sha256, asked.hooks.clone(), settings).await?;
+        Ok(Entry { module: Arc::new(module), created: SystemTime::now(), asked: Arc::new(asked), origin })
+    }
+
+    fn note_deployed(&self, name: &str, id: Uuid) {
+        self.deployed.fetch_add(1, Relaxed);
+        tracing::info!(module = %crate::telemetry::Untrusted(name.as_bytes()), %id, "deployed");
     }
 
     /// Counts a deployment that was refused.
@@ -193,37 +232,47 @@ impl Registry {
         let mut entries = self.entries();
         let Some(at) = entries.iter().position(|entry| entry.module.id == id) else { return false };
         let removed = entries.remove(at);
-        self.publish(&entries);
+        self.publisher.update(|next| next.modules = modules(&entries));
         drop(entries);
-        tracing::info!(module = %crate::telemetry::Untrusted(removed.module.name.as_bytes()), %id, "removed");
+        note_removed(&removed);
         true
-    }
-
-    fn publish(&self, entries: &[Entry]) {
-        self.publisher.update(|next| next.modules = entries.iter().map(|entry| entry.module.clone()).collect());
-    }
-
-    /// Only deployments add entries, and they do it one at a time, so what is checked here stays true.
-    fn check_room(&self, name: &str) -> Result<(), DeployError> {
-        let entries = self.entries();
-        if entries.len() >= MOST_MODULES {
-            return Err(DeployError::TooMany);
-        }
-        match entries.iter().find(|entry| *entry.module.name == *name) {
-            Some(entry) => Err(DeployError::NameTaken { name: name.to_owned(), id: entry.module.id }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_duplicate(&self, sha256: &str) -> Result<(), DeployError> {
-        match self.entries().iter().find(|entry| entry.module.sha256 == sha256) {
-            Some(entry) => Err(DeployError::Duplicate { name: entry.module.name.to_string(), id: entry.module.id }),
-            None => Ok(()),
-        }
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file's bytes, and their digest.
+struct Bytes {
+    wasm: Vec<u8>,
+    sha256: String,
+}
+
+fn modules(entries: &[Entry]) -> Vec<Arc<Module>> {
+    entries.iter().map(|entry| entry.module.clone()).collect()
+}
+
+fn note_removed(Entry { module, .. }: &Entry) {
+    tracing::info!(module = %crate::telemetry::Untrusted(module.name.as_bytes()), id = %module.id, "removed");
+}
+
+/// Whether a module with this name can stand beside the others.
+fn check_place(others: &[Entry], name: &str) -> Result<(), DeployError> {
+    check_name(name)?;
+    if others.len() >= MOST_MODULES {
+        return Err(DeployError::TooMany);
+    }
+    match others.iter().find(|entry| *entry.module.name == *name) {
+        Some(entry) => Err(DeployError::NameTaken { name: name.to_owned(), id: entry.module.id }),
+        None => Ok(()),
+    }
+}
+
+fn check_duplicate(others: &[Entry], sha256: &str) -> Result<(), DeployError> {
+    match others.iter().find(|entry| entry.module.sha256 == sha256) {
+        Some(entry) => Err(DeployError::Duplicate { name: entry.module.name.to_string(), id: entry.module.id }),
+        None => Ok(()),
     }
 }
 

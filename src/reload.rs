@@ -4,19 +4,25 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
+use crate::admin::wasm;
 use crate::admission::{Admission, AdmissionSettings};
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::keys::Keys;
+use crate::modules::Module;
 use crate::panics::vital;
 use crate::rate::Rate;
+use crate::registry::{Registry, SectionError, Staged};
 use crate::routes::Overrides;
+use crate::snapshot::Snapshot;
 use crate::tls::{self, FileError, KeyPairFiles, ServerTls, ServerTlsError, Site};
 use crate::workers::connector::Connector;
 
 /// What a reload changes.
 pub struct Reload {
     pub fleet: std::rc::Rc<Fleet>,
+    /// `None` when modules are not enabled.
+    pub registry: Option<Arc<Registry>>,
     pub tls: Arc<ArcSwapOption<ServerTls>>,
     pub admission: Arc<Admission>,
     /// Some listener speaks TLS, and will until a restart.
@@ -32,6 +38,8 @@ pub enum ReloadError {
     ServerTls(#[from] ServerTlsError),
     #[error("a listener speaks TLS, and no certificate is left")]
     NoCertificate,
+    #[error(transparent)]
+    Module(#[from] SectionError),
 }
 
 /// What took effect, and what waits for a restart.
@@ -43,46 +51,85 @@ pub struct Reloaded {
 
 impl Reload {
     /// Everything that can fail comes first. Requests in flight keep what they began with.
-    pub fn apply(&self, before: &Config, config: Config) -> Result<Reloaded, ReloadError> {
-        let reloaded = compare(before, &config);
+    ///
+    /// Compiling modules takes its time: whoever calls this waits for it, or drops it half-way and nothing has changed,
+    /// before calling it again.
+    pub async fn apply(&self, before: &Config, config: Config) -> Result<Reloaded, ReloadError> {
+        let mut reloaded = compare(before, &config);
         let connector = Arc::new(Connector::new(&config).map_err(ReloadError::Connector)?);
         let tls = server_tls(&config)?;
         if self.speaks_tls && tls.is_none() {
             return Err(ReloadError::NoCertificate);
         }
-        let is_tls_new = reloaded.changed.contains(&"tls");
+        let staged = match &self.registry {
+            Some(registry) => Some(stage(registry, &config).await?),
+            None => None,
+        };
+        match &staged {
+            Some(staged) if staged.is_change() => reloaded.changed.push("modules"),
+            None if !config.sections.modules.is_empty() => reloaded.needs_restart.push("modules"),
+            _ => {}
+        }
         let config = Arc::new(config);
         self.admission.set(admission_settings(&config));
-        if is_tls_new {
-            if let Some(tls) = &tls {
-                tokio::task::spawn_local(vital(tls.clone().watch(tls::WATCH_INTERVAL)));
-            }
-            self.tls.store(tls);
-            tokio::task::spawn_local(vital(connector.tls().clone().watch(tls::WATCH_INTERVAL)));
-        }
-        self.fleet.adopt(&config);
-        self.fleet.publish_with(|next| {
-            next.keys = Arc::new(Keys::new(&config, Some(&next.keys)));
-            if next.config.sections.routes != config.sections.routes {
-                next.overrides = Arc::new(Overrides::new(&config.sections.routes));
-            }
-            let limit = |config: &Config| config.admission.rate_limit_tokens_per_second;
-            if limit(&next.config) != limit(&config) {
-                next.rate = rate(&config);
-            }
-            if is_tls_new {
-                next.connector = connector;
-            }
-            next.config = config;
+        let connector = reloaded.changed.contains(&"tls").then(|| {
+            self.take_over(tls, &connector);
+            connector
         });
+        self.fleet.adopt(&config);
+        let publish = |modules: Option<Vec<Arc<Module>>>| {
+            self.fleet.publish_with(|next| {
+                renew(next, config);
+                next.connector = connector.unwrap_or_else(|| next.connector.clone());
+                next.modules = modules.unwrap_or_else(|| std::mem::take(&mut next.modules));
+            });
+        };
+        match staged {
+            Some(staged) => staged.commit(|modules| publish(Some(modules))),
+            None => publish(None),
+        }
         Ok(reloaded)
     }
+
+    /// Shows clients and workers other certificates.
+    fn take_over(&self, tls: Option<Arc<ServerTls>>, connector: &Arc<Connector>) {
+        if let Some(tls) = &tls {
+            tokio::task::spawn_local(vital(tls.clone().watch(tls::WATCH_INTERVAL)));
+        }
+        self.tls.store(tls);
+        tokio::task::spawn_local(vital(connector.tls().clone().watch(tls::WATCH_INTERVAL)));
+    }
+}
+
+/// What follows from a configuration alone; what it says as before goes on.
+fn renew(next: &mut Snapshot, config: Arc<Config>) {
+    next.keys = Arc::new(Keys::new(&config, Some(&next.keys)));
+    if next.config.sections.routes != config.sections.routes {
+        next.overrides = Arc::new(Overrides::new(&config.sections.routes));
+    }
+    let limit = |config: &Config| config.admission.rate_limit_tokens_per_second;
+    if limit(&next.config) != limit(&config) {
+        next.rate = rate(&config);
+    }
+    next.config = config;
+}
+
+/// Prepares the modules that the file names.
+pub async fn stage<'a>(registry: &'a Registry, config: &Config) -> Result<Staged<'a>, SectionError> {
+    let asked = config.sections.modules.iter().map(|module| {
+        wasm::of_file(module, registry.defaults()).map_err(|cause| SectionError {
+            name: module.name.clone(),
+            file: module.file.clone(),
+            cause,
+        })
+    });
+    registry.stage(asked.collect::<Result<_, _>>()?).await
 }
 
 /// A part of a configuration, and what it says, to be compared.
 type Part = (&'static str, fn(&Config) -> String);
 
-/// What differs, by the names that users know.
+/// What differs, by the names that users know; but for modules, of which their files are a part.
 fn compare(before: &Config, after: &Config) -> Reloaded {
     let differ = |of: fn(&Config) -> String| of(before) != of(after);
     let parts: [Part; 12] = [
@@ -109,11 +156,7 @@ fn compare(before: &Config, after: &Config) -> Reloaded {
     if !same_keys {
         all.push("keys");
     }
-    if before.sections.modules != after.sections.modules {
-        all.push("modules");
-    }
-    let (needs_restart, changed) =
-        all.into_iter().partition(|name| ["listen", "wasm", "log", "modules", "traces"].contains(name));
+    let (needs_restart, changed) = all.into_iter().partition(|name| ["listen", "wasm", "log", "traces"].contains(name));
     Reloaded { changed, needs_restart }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::pin::pin;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,7 +13,7 @@ use crate::config::file::FileDigest;
 use crate::config::{Config, Watch};
 use crate::panics;
 use crate::reload::Reloaded;
-use crate::telemetry::{self, LogError};
+use crate::telemetry::{self, LogError, Untrusted};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -41,14 +42,20 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
         let app = App::start(config, log.writer.clone()).await?;
         introduction.print(&app);
         tell_supervisor("READY=1");
-        let ended = loop {
-            tokio::select! {
-                () = stop.asked() => break Ok(()),
-                () = panics::fatal() => break Err(RunError::Panicked),
-                _ = watch.changed() => {
-                    if let Some(digest) = reload(&app, read()) {
-                        watch.loaded(digest);
-                    }
+        let ended = {
+            let mut ended = pin!(async {
+                tokio::select! {
+                    () = stop.asked() => Ok(()),
+                    () = panics::fatal() => Err(RunError::Panicked),
+                }
+            });
+            loop {
+                tokio::select! {
+                    ended = &mut ended => break ended,
+                    _ = watch.changed() => tokio::select! {
+                        ended = &mut ended => break ended,
+                        loaded = reload(&app, read()) => loaded.into_iter().for_each(|digest| watch.loaded(digest)),
+                    },
                 }
             }
         };
@@ -60,7 +67,7 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
 }
 
 /// Takes over what was read, or says why not; what the file was, if that is so.
-fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
+async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
     let config = match read {
         Ok(config) => config,
         Err(why) => {
@@ -69,7 +76,7 @@ fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
         }
     };
     let digest = config.digest;
-    match app.reload(config) {
+    match app.reload(config).await {
         Ok(Reloaded { changed, needs_restart }) => {
             tracing::info!(changed = changed.join(","), "the configuration is reloaded");
             if !needs_restart.is_empty() {
@@ -78,6 +85,8 @@ fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
             digest
         }
         Err(error) => {
+            let error = error.to_string();
+            let error = Untrusted(error.as_bytes());
             tracing::error!(%error, "the new configuration is not taken; the old one stays");
             None
         }

@@ -28,7 +28,7 @@ pub struct Settings {
 }
 
 /// What a deployment says. What it leaves open, the module's interface has a default for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     pub on_failure: FailurePolicies,
     pub failure_status: Option<u16>,

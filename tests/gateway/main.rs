@@ -82,6 +82,7 @@ mod panics;
 mod pools;
 mod pressure;
 mod reload;
+mod reload_modules;
 mod request_framing;
 mod request_head;
 mod request_id;

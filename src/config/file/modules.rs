@@ -1,5 +1,5 @@
-//! `modules`: what to deploy at start. Only the admin API knows what a module's object may say, so it is kept as
-//! it was written; here it is only made sure that there is a name and a file.
+//! `modules`: what is deployed, at start and by a reload. Only the admin API knows what a module's object may say, so
+//! it is kept as it was written; here it is only made sure that there is a name and a file.
 
 use std::fmt;
 use std::path::PathBuf;
