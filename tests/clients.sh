@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Real clients against the gateway: through TLS and HTTP/2 to `smg echo-worker`, one line for each client. Run by hand,
-# and by CI where the programs are there; installs nothing. Ends with 1 if a client fails; one that is not there is
-# skipped.
+# Real clients against the gateway: through TLS and HTTP/2 to `smg echo-worker`, one line for each client. CI installs
+# them all and runs it; by hand it installs nothing, and skips those that are not there. Ends with 1 if a client fails.
 #
 #   SMG      the executable (target/release/smg)
 #   PYTHON   with `openai`, `httpx[http2]` and `websockets` (python3), such as
