@@ -1,5 +1,7 @@
 //! Who calls, and the body that they send, whichever version of HTTP they speak.
 
+mod http2_body;
+
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
@@ -11,8 +13,8 @@ use http::Version;
 use http::header::HeaderValue;
 use http::uri::Scheme;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+pub use self::http2_body::{Http2Body, Late};
 use crate::connection::ClientConnection;
 use crate::headers;
 use crate::http1::MessageError;
@@ -92,7 +94,7 @@ pub enum RequestBodyError {
 /// The body of the request that is being answered, as it arrives.
 pub enum RequestBody {
     Http1(Rc<ClientConnection>),
-    Http2(Incoming),
+    Http2(Http2Body),
 }
 
 impl RequestBody {
@@ -114,9 +116,9 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         match &mut *self {
             Self::Http1(connection) => connection.poll_body(cx).map_err(RequestBodyError::Http1),
-            Self::Http2(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            Self::Http2(body) => match ready!(Pin::new(body.incoming_mut()).poll_frame(cx)) {
                 // hyper takes a reset without an error for an end.
-                None if !body.is_end_stream() => Poll::Ready(Some(Err(RequestBodyError::Cut))),
+                None if !body.incoming().is_end_stream() => Poll::Ready(Some(Err(RequestBodyError::Cut))),
                 frame => Poll::Ready(frame.map(|frame| frame.map_err(RequestBodyError::Http2))),
             },
         }
@@ -125,14 +127,14 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.body_size_hint().exact() == Some(0),
-            Self::Http2(body) => body.is_end_stream(),
+            Self::Http2(body) => body.incoming().is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(connection) => connection.body_size_hint(),
-            Self::Http2(body) => body.size_hint(),
+            Self::Http2(body) => body.incoming().size_hint(),
         }
     }
 }

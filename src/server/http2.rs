@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::spawn_local;
 
 use super::calm::CalmIo;
-use crate::client::{Caller, Client, RequestBody};
+use crate::client::{Caller, Client, Http2Body, Late, RequestBody};
 use crate::connection::{LIMITS, Patience};
 use crate::deadline::{Deadline, Deadlines};
 use crate::gateway::body::{BodyError, GatewayBody};
@@ -52,9 +52,10 @@ const LINGER: Duration = Duration::from_secs(2);
 pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, deadline: Deadline, patience: Patience) {
     let activity = Rc::new(Activity { open: Cell::new(0), deadline, patience });
     activity.deadline.set(patience.head.min(patience.idle));
-    let client = Rc::new(client);
+    let (client, late) = (Rc::new(client), Rc::<Late>::default());
     let service = service_fn(|request: http::Request<Incoming>| {
         let (gateway, client, stream) = (gateway.clone(), client.clone(), activity.begin());
+        let request = request.map(|body| RequestBody::Http2(Http2Body::new(body, &late)));
         async move { Ok::<_, Infallible>(answer(&gateway, &client, request, stream).await) }
     });
     let streams = Streams { deadlines: gateway.deadlines.clone(), time: patience.exchange };
@@ -64,12 +65,14 @@ pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, de
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
             return Poll::Ready(served);
         }
+        late.look(cx);
         let expired = activity.deadline.poll_expired(cx).is_ready();
         if expired && (closing || activity.open.get() > 0) {
             return Poll::Ready(Ok(()));
         }
         if !closing && (expired || gateway.is_draining()) {
             closing = true;
+            late.clear();
             connection.as_mut().graceful_shutdown();
             if activity.open.get() == 0 {
                 activity.deadline.set(LINGER);
@@ -102,7 +105,7 @@ fn builder(streams: Streams) -> Builder<Streams> {
 async fn answer(
     gateway: &Gateway,
     client: &Client,
-    request: http::Request<Incoming>,
+    request: http::Request<RequestBody>,
     stream: OpenStream,
 ) -> Response<StreamBody> {
     let (parts, body) = request.into_parts();
@@ -112,7 +115,7 @@ async fn answer(
     } else {
         let http::request::Parts { method, uri, version, headers, .. } = parts;
         let mut request = Request { method, uri, version, headers };
-        gateway.handle(&Caller::Http2(client), &mut request, None, RequestBody::Http2(body)).await
+        gateway.handle(&Caller::Http2(client), &mut request, None, body).await
     };
     let Reply { head, body } = reply;
     let mut response = Response::new(StreamBody { body, _stream: stream });

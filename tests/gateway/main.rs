@@ -53,6 +53,7 @@ mod h2_bad_frames;
 mod h2_drain;
 mod h2_floods;
 mod h2_framing;
+mod h2_late_ends;
 mod h2_requests;
 mod h2_streams;
 mod handover;
