@@ -176,7 +176,7 @@ fn no_request_sees_the_modules_of_one_file_and_the_routes_of_another() {
                 }
             });
         }
-        for turn in 0..60 {
+        for turn in 0..40 {
             let already = answered.load(Ordering::Relaxed);
             setting.write([turned, both][turn % 2]);
             assert!(gateway.reload().contains("reloaded"));
