@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use super::*;
-use crate::gateway::record::{CountedConnection, HttpMetrics};
+use crate::gateway::metrics::{CountedConnection, HttpMetrics};
 
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
