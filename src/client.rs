@@ -126,7 +126,7 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Http1(connection) => connection.body_size_hint().exact() == Some(0),
+            Self::Http1(connection) => connection.is_body_ended(),
             Self::Http2(body) => body.incoming().is_end_stream(),
         }
     }

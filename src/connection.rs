@@ -229,6 +229,11 @@ impl ClientConnection {
         frame
     }
 
+    /// The request's body is at its end.
+    pub fn is_body_ended(&self) -> bool {
+        self.http.borrow().body.is_ended()
+    }
+
     /// What is left of the request's body.
     pub fn body_size_hint(&self) -> SizeHint {
         self.http.borrow().body.size_hint()

@@ -119,7 +119,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Http1(link, _) => link.body_size_hint().exact() == Some(0),
+            Source::Http1(link, _) => link.is_ended(),
             Source::Http2(body) => body.is_end_stream(),
             Source::Ended => true,
         }

@@ -321,6 +321,11 @@ where
         self.wire.unread.len()
     }
 
+    /// The answer's body is at its end.
+    pub fn is_ended(&self) -> bool {
+        self.body.is_ended()
+    }
+
     /// What is left of the answer's body.
     pub fn body_size_hint(&self) -> SizeHint {
         self.body.size_hint()
