@@ -32,6 +32,7 @@ mod queues;
 mod refusal;
 mod relay;
 mod reply;
+mod requests;
 mod sentinel;
 mod timings;
 mod tls;

@@ -5,13 +5,14 @@ use super::h2_frames::{Code, Frame, PREFACE, RawH2};
 use super::h2_link::{H2Request, Link};
 use super::h2_stream::H2Stream;
 use super::relay::Relay;
+use super::requests::Requests;
 use super::tls::Acceptor;
 use super::wait::eventually;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -48,8 +49,6 @@ pub(super) enum Grants {
 
 #[derive(Default)]
 struct Notes {
-    requests: Vec<H2Request>,
-    taken: usize,
     resets: Vec<(String, Code)>,
     broken: Vec<String>,
     open: HashMap<usize, Arc<Link>>,
@@ -58,8 +57,8 @@ struct Notes {
 
 pub(super) struct Seen {
     health: AtomicU16,
+    requests: Requests<H2Request>,
     notes: Mutex<Notes>,
-    changed: Condvar,
 }
 
 impl H2Builder {
@@ -90,7 +89,8 @@ impl H2Builder {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");
         let relay = self.tls.clone().map(|acceptor| Relay::start(acceptor, address));
-        let seen = Arc::new(Seen { health: AtomicU16::new(200), notes: Mutex::default(), changed: Condvar::new() });
+        let seen = Seen { health: AtomicU16::new(200), requests: Requests::default(), notes: Mutex::default() };
+        let seen = Arc::new(seen);
         let (noting, script): (_, Arc<Script>) = (seen.clone(), Arc::new(script));
         let accepting = std::thread::spawn(move || accept(&listener, &self, &script, &noting));
         H2Worker { address, seen, accepting: Some(accepting), relay }
@@ -126,19 +126,13 @@ impl H2Worker {
 
     /// Every request so far that a script was started for, health checks aside.
     pub fn requests(&self) -> Vec<H2Request> {
-        self.seen.notes().requests.clone()
+        self.seen.requests.all()
     }
 
     /// The next request not yet taken by this call; waits for it.
     #[track_caller]
     pub fn wait_for_request(&self) -> H2Request {
-        let waiting = |n: &mut Notes| n.requests.len() <= n.taken;
-        let limit = Duration::from_secs(10);
-        let (mut notes, _) = self.seen.changed.wait_timeout_while(self.seen.notes(), limit, waiting).unwrap();
-        let request = notes.requests.get(notes.taken).cloned();
-        notes.taken += 1;
-        drop(notes);
-        request.expect("a request reaches the worker")
+        self.seen.requests.next()
     }
 
     /// What the gateway has reset, by path.
@@ -161,10 +155,7 @@ impl H2Worker {
 
     /// How many connections carried something other than health checks.
     pub fn connections(&self) -> usize {
-        let mut ids: Vec<usize> = self.requests().iter().map(|r| r.connection).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids.len()
+        self.seen.requests.connections(|request| request.connection)
     }
 
     /// How many connections are open now.
@@ -211,18 +202,13 @@ impl Seen {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap()
     }
-
-    fn note<T>(&self, note: impl FnOnce(&mut Notes) -> T) {
-        note(&mut self.notes());
-        self.changed.notify_all();
-    }
 }
 
 fn accept(listener: &TcpListener, settings: &H2Builder, script: &Arc<Script>, seen: &Arc<Seen>) {
     for (id, stream) in listener.incoming().enumerate() {
         let (Ok(mut stream), false) = (stream, seen.notes().stopped) else { return };
         let link = Arc::new(Link::new(id, stream.try_clone().expect("descriptors are left"), settings.grants));
-        seen.note(|n| n.open.insert(id, link.clone()));
+        seen.notes().open.insert(id, link.clone());
         let (script, seen, start) = (script.clone(), seen.clone(), settings.start);
         let ours = Frame::settings(&settings.settings);
         std::thread::spawn(move || {
@@ -231,13 +217,13 @@ fn accept(listener: &TcpListener, settings: &H2Builder, script: &Arc<Script>, se
                 Ok(()) if preface == *PREFACE => {
                     link.send(&ours);
                     let ended = serve(RawH2::on(stream), &link, start, &script, &seen);
-                    seen.note(|n| n.broken.extend(ended.err()));
+                    seen.notes().broken.extend(ended.err());
                 }
-                Ok(()) => seen.note(|n| n.broken.push(format!("no preface: {preface:?}"))),
+                Ok(()) => seen.notes().broken.push(format!("no preface: {preface:?}")),
                 Err(_) => {}
             }
             link.end();
-            seen.note(|n| drop(n.open.remove(&id)));
+            seen.notes().open.remove(&id);
         });
     }
 }
@@ -251,7 +237,7 @@ fn serve(mut raw: RawH2, link: &Arc<Link>, start: Start, script: &Arc<Script>, s
             Ok(None) | Err(_) => return Ok(()),
         };
         if let (Frame::RST_STREAM, Some(request)) = (frame.kind, link.request(frame.stream)) {
-            seen.note(|n| n.resets.push((request.path, frame.code())));
+            seen.notes().resets.push((request.path, frame.code()));
         }
         if frame.kind == Frame::GOAWAY && frame.code() != Code::NO_ERROR {
             return Err(format!("{frame:?}"));
@@ -264,7 +250,7 @@ fn serve(mut raw: RawH2, link: &Arc<Link>, start: Start, script: &Arc<Script>, s
         if request.path == "/health" && health != 0 {
             stream.answer(health, "");
         } else {
-            seen.note(|n| n.requests.push(request.clone()));
+            seen.requests.add(request.clone());
             let script = script.clone();
             std::thread::spawn(move || script(&request, &stream));
         }

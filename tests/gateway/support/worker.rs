@@ -1,12 +1,13 @@
 //! A scripted worker: it reads requests strictly, notes them, and answers whatever bytes its script writes.
 
 use super::conn::{Conn, ReceivedRequest, Start};
+use super::requests::Requests;
 use super::tls::{Acceptor, Channel};
 use super::wait::eventually;
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,14 +23,12 @@ pub struct Worker {
 
 struct Seen {
     health: AtomicU16,
+    requests: Requests<ReceivedRequest>,
     notes: Mutex<Notes>,
-    changed: Condvar,
 }
 
 #[derive(Default)]
 struct Notes {
-    requests: Vec<ReceivedRequest>,
-    taken: usize,
     broken: Vec<String>,
     closed: usize,
     open: HashMap<usize, TcpStream>,
@@ -91,7 +90,8 @@ impl Worker {
     fn listen_with(listener: TcpListener, start: Start, tls: Option<Acceptor>, script: Arc<Script>) -> Self {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let address = listener.local_addr().expect("a listener has an address");
-        let seen = Arc::new(Seen { health: AtomicU16::new(200), notes: Mutex::default(), changed: Condvar::new() });
+        let seen = Seen { health: AtomicU16::new(200), requests: Requests::default(), notes: Mutex::default() };
+        let seen = Arc::new(seen);
         let noting = seen.clone();
         let accepting = std::thread::spawn(move || accept(&listener, start, tls.as_ref(), &script, &noting));
         Worker { address, scheme, seen, accepting: Some(accepting) }
@@ -124,19 +124,13 @@ impl Worker {
 
     /// Every request so far, health checks aside.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
-        self.seen.notes().requests.clone()
+        self.seen.requests.all()
     }
 
     /// The next request not yet taken by this call; waits for it.
     #[track_caller]
     pub fn wait_for_request(&self) -> ReceivedRequest {
-        let waiting = |n: &mut Notes| n.requests.len() <= n.taken;
-        let limit = Duration::from_secs(10);
-        let (mut notes, _) = self.seen.changed.wait_timeout_while(self.seen.notes(), limit, waiting).unwrap();
-        let request = notes.requests.get(notes.taken).cloned();
-        notes.taken += 1;
-        drop(notes);
-        request.expect("a request reaches the worker")
+        self.seen.requests.next()
     }
 
     /// What was no request: handshakes that fail, heads that don't parse, bodies that break off.
@@ -146,11 +140,7 @@ impl Worker {
 
     /// How many connections carried something other than health checks.
     pub fn connections(&self) -> usize {
-        let notes = self.seen.notes();
-        let mut ids: Vec<usize> = notes.requests.iter().map(|r| r.connection).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids.len()
+        self.seen.requests.connections(|request| request.connection)
     }
 
     /// Waits until `count` connections, health checks aside, were ended by either side.
@@ -169,11 +159,6 @@ impl Drop for Worker {
 impl Seen {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap()
-    }
-
-    fn note<T>(&self, note: impl FnOnce(&mut Notes) -> T) {
-        note(&mut self.notes());
-        self.changed.notify_all();
     }
 
     fn health(&self) -> u16 {
@@ -203,7 +188,7 @@ fn accept(listener: &TcpListener, start: Start, tls: Option<&Acceptor>, script: 
             return;
         };
         let twin = stream.try_clone().expect("descriptors are left");
-        seen.note(|n| n.open.insert(id, twin));
+        seen.notes().open.insert(id, twin);
         let (tls, script, seen) = (tls.cloned(), script.clone(), seen.clone());
         std::thread::spawn(move || {
             let channel = match tls {
@@ -213,12 +198,13 @@ fn accept(listener: &TcpListener, start: Start, tls: Option<&Acceptor>, script: 
             match channel {
                 Ok(channel) => {
                     let carried = serve(Conn::new(channel, id), start, &*script, &seen);
-                    seen.note(|n| n.closed += usize::from(carried > 0));
+                    seen.notes().closed += usize::from(carried > 0);
                 }
-                Err(e) => seen.note(|n| {
-                    n.open.remove(&id);
-                    n.broken.push(format!("TLS: {e}"));
-                }),
+                Err(e) => {
+                    let mut notes = seen.notes();
+                    notes.open.remove(&id);
+                    notes.broken.push(format!("TLS: {e}"));
+                }
             }
         });
     }
@@ -233,17 +219,17 @@ fn serve(mut conn: Conn, start: Start, script: &Script, seen: &Seen) -> usize {
             Ok(Some(request)) if seen.is_health_check(&request) => conn.answer(seen.health(), ""),
             Ok(Some(request)) => {
                 nth += 1;
-                seen.note(|n| n.requests.push(request.clone()));
+                seen.requests.add(request.clone());
                 script(&request, &mut conn);
             }
             Ok(None) => break,
             Err(e) => {
-                seen.note(|n| n.broken.extend(conn.left_over(&e)));
+                seen.notes().broken.extend(conn.left_over(&e));
                 break;
             }
         }
     }
-    seen.note(|n| drop(n.open.remove(&id)));
+    seen.notes().open.remove(&id);
     conn.finish();
     nth
 }
