@@ -6,20 +6,10 @@ use std::time::{Duration, Instant};
 const AT_ONCE: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A worker whose answers to `/slow` begin at once and end when the gate opens.
+/// A worker whose streams end when the gate opens.
 fn slow() -> (Worker, Gate) {
     let finish = Gate::new();
-    let wait = finish.clone();
-    let worker = Worker::new(move |request, conn| {
-        if request.target != "/slow" {
-            return conn.answer(200, &request.target);
-        }
-        conn.start_events();
-        conn.chunk("data: 1\n\n");
-        wait.wait();
-        conn.chunk("");
-    });
-    (worker, finish)
+    (Worker::streaming(&finish), finish)
 }
 
 /// One at a time.
@@ -31,8 +21,7 @@ fn narrow(worker: &Worker, queue: u32) -> Builder {
 #[track_caller]
 fn holder(gateway: &Gateway) -> Client {
     let mut client = gateway.connect();
-    client.send_request("GET", "/slow", &[], b"");
-    client.read_until("data: 1\n\n");
+    client.begin_stream(&[]);
     assert_eq!(gauges(gateway), [1.0, 0.0]);
     client
 }
@@ -74,7 +63,7 @@ fn a_place_is_held_to_the_last_byte_and_the_first_to_come_gets_it() {
     first.read_until("0\r\n\r\n");
     queue.iter_mut().for_each(|client| assert_eq!(client.read_response().status, 200));
     let order: Vec<_> = worker.requests().into_iter().map(|request| request.target).collect();
-    assert_eq!(order, ["/slow", "/a", "/b", "/c"]);
+    assert_eq!(order, ["/stream", "/a", "/b", "/c"]);
     eventually(AT_ONCE, || gauges(&gateway) == [0.0, 0.0]);
     let metrics = gateway.metrics();
     assert_eq!(metrics.sum("smg_admission_rejected_total", &[("reason", "queue_full")]), 3.0);
@@ -127,7 +116,7 @@ fn a_client_that_leaves_gives_up_its_place_in_the_queue() {
     first.read_until("0\r\n\r\n");
     assert_eq!(stays.read_response().text(), "/stays");
     let seen: Vec<_> = worker.requests().into_iter().map(|request| request.target).collect();
-    assert_eq!(seen, ["/slow", "/stays"]);
+    assert_eq!(seen, ["/stream", "/stays"]);
 }
 
 #[test]

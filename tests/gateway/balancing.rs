@@ -120,28 +120,16 @@ fn a_conversation_that_goes_on_stays_with_the_worker_that_has_read_it() {
 fn the_busy_worker_is_avoided_until_its_stream_ends() {
     for policy in ["least_load", "power_of_two", "cache_aware"] {
         let finish = Gate::new();
-        let workers = [(); 2].map(|()| {
-            let wait = finish.clone();
-            Worker::new(move |request, conn| {
-                if request.target != "/stream" {
-                    return conn.answer(200, "");
-                }
-                conn.start_events();
-                conn.chunk("data: 1\n\n");
-                wait.wait();
-                conn.chunk("");
-            })
-        });
+        let workers = [(); 2].map(|()| Worker::streaming(&finish));
         let flags = ["--disable-health-check", "--shards=2"];
         let gateway = Gateway::builder().workers(&workers).args(flags).arg(format!("--policy={policy}")).start();
         let mut stream = gateway.connect();
-        stream.send_request("GET", "/stream", &[], b"");
-        stream.read_until("data: 1\n\n");
+        stream.begin_stream(&[]);
         let busy = workers.iter().find(|worker| !worker.requests().is_empty()).expect("one of them has it");
         (0..20).for_each(|_| assert_eq!(gateway.get("/").status, 200));
         assert_eq!(busy.requests().len(), 1, "{policy}");
         finish.open();
-        stream.read_until("0\r\n\r\n");
+        stream.end_stream();
         eventually(Duration::from_secs(5), || {
             gateway.get("/");
             busy.requests().len() > 1

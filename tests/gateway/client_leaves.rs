@@ -7,20 +7,6 @@ use std::time::Duration;
 /// From the client's end of connection to the worker's, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// A worker that runs `begin`, says so, and then waits for its peer to leave.
-fn waits_for_the_end(begin: impl Fn(&mut Conn) + Send + Sync + 'static) -> (Worker, Gate, Gate) {
-    let (begun, ended) = (Gate::new(), Gate::new());
-    let (says_begun, says_ended) = (begun.clone(), ended.clone());
-    let worker = Worker::on_head(move |_, conn| {
-        begin(conn);
-        says_begun.open();
-        if conn.wait_peer_closed(Duration::from_secs(8)) {
-            says_ended.open();
-        }
-    });
-    (worker, begun, ended)
-}
-
 #[track_caller]
 fn leaving_cancels(begin: impl Fn(&mut Conn) + Send + Sync + 'static, start: impl Fn(&mut Client)) {
     leaving_cancels_within(AT_ONCE, begin, start);
@@ -35,7 +21,7 @@ fn leaving_cancels_within(
     let begin = Arc::new(begin);
     for leave in [drop, Client::reset, half_close as fn(Client)] {
         let begin = begin.clone();
-        let (worker, begun, ended) = waits_for_the_end(move |conn| begin(conn));
+        let (worker, begun, ended) = Worker::until_left(move |conn| begin(conn));
         let gateway = Gateway::before(&worker);
         let mut client = gateway.connect();
         start(&mut client);
@@ -162,19 +148,12 @@ fn a_client_that_stays_is_not_cancelled_by_one_that_leaves() {
 #[test]
 fn the_load_counts_until_the_last_byte_of_the_answer() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let worker = Worker::new(move |_, conn| {
-        conn.start_events();
-        conn.chunk("data: 1\n\n");
-        wait.wait();
-        conn.chunk("");
-    });
+    let worker = Worker::streaming(&gate);
     let gateway = Gateway::before(&worker);
     let mut client = gateway.connect();
-    client.send_request("GET", "/", &[], b"");
-    client.read_until("data: 1\n\n");
+    client.begin_stream(&[]);
     assert_eq!(gateway.load(), 1);
     gate.open();
-    client.read_until("0\r\n\r\n");
+    client.end_stream();
     eventually(AT_ONCE, || gateway.load() == 0);
 }

@@ -123,24 +123,15 @@ fn a_guest_that_runs_while_its_module_is_removed_finishes() {
 #[test]
 fn a_stream_outlives_its_module() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let worker = Worker::new(move |_, conn| {
-        conn.start_events();
-        conn.chunk("data: 0\n\n");
-        wait.wait();
-        conn.chunk("data: 1\n\n");
-        conn.chunk("");
-    });
+    let worker = Worker::streaming(&gate);
     let gateway = Gateway::with_modules(&worker).start();
     let files = Files::new();
     let uuid = gateway.add(&version(&files, "m"));
     let mut client = gateway.connect();
-    client.send_request("GET", "/", &[], b"");
-    client.read_until("data: 0\n\n");
+    client.begin_stream(&[]);
     gateway.remove(&uuid);
     gate.open();
-    client.read_until("data: 1\n\n");
-    client.read_until("0\r\n\r\n");
+    client.end_stream();
 }
 
 #[test]

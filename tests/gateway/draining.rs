@@ -1,31 +1,23 @@
 //! Case 64: SIGTERM finishes what is in flight, takes nothing new, and ends with 0.
 
-use crate::support::{Builder, Gate, Gateway, Worker, eventually};
+use crate::support::{Builder, Client, Gate, Gateway, Worker, eventually};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// A worker whose answer's second half waits for the gate, and a gateway in front of it with such a request in flight.
+/// A worker whose stream waits for the gate, and a gateway in front of it with that stream in flight.
 struct InFlight {
     gateway: Gateway,
-    client: crate::support::Client,
+    client: Client,
     finish: Gate,
     _worker: Worker,
 }
 
 fn in_flight(settings: impl FnOnce(Builder) -> Builder) -> InFlight {
     let finish = Gate::new();
-    let wait = finish.clone();
-    let worker = Worker::new(move |_, conn| {
-        conn.start_events();
-        conn.chunk("data: 1\n\n");
-        wait.wait_within(Duration::from_secs(30));
-        conn.chunk("data: 2\n\n");
-        conn.chunk("");
-    });
+    let worker = Worker::streaming(&finish);
     let gateway = settings(Gateway::builder().worker(&worker)).start();
     let mut client = gateway.connect();
-    client.send_request("POST", "/stream", &[], b"{}");
-    client.read_until("data: 1\n\n");
+    client.begin_stream(&[]);
     InFlight { gateway, client, finish, _worker: worker }
 }
 
@@ -48,8 +40,7 @@ fn a_stream_in_flight_finishes_and_the_exit_code_is_0() {
     eventually(Duration::from_secs(5), || it.refuses_connections());
     assert!(it.gateway.is_running());
     it.finish.open();
-    it.client.read_until("data: 2\n\n");
-    it.client.read_until("0\r\n\r\n");
+    it.client.end_stream();
     it.client.assert_closed();
     assert_eq!(it.gateway.wait_exit(Duration::from_secs(5)).code(), Some(0));
 }
@@ -73,7 +64,7 @@ fn sigint_drains_too() {
     it.gateway.signal(rustix::process::Signal::INT);
     eventually(Duration::from_secs(5), || it.refuses_connections());
     it.finish.open();
-    it.client.read_until("0\r\n\r\n");
+    it.client.end_stream();
     assert_eq!(it.gateway.wait_exit(Duration::from_secs(5)).code(), Some(0));
 }
 
@@ -85,7 +76,7 @@ fn sighup_ends_nothing() {
     it.gateway.wait_for_log("the configuration is reloaded");
     assert!(it.gateway.is_running() && it.gateway.get("/readiness").status == 200);
     it.finish.open();
-    it.client.read_until("0\r\n\r\n");
+    it.client.end_stream();
     assert_eq!(it.gateway.load(), 0);
 }
 

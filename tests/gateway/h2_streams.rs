@@ -170,26 +170,9 @@ fn an_event_is_with_the_client_before_the_worker_writes_the_next() {
     assert_eq!(client.wait(stream).end, StreamEnd::Clean);
 }
 
-/// A worker that runs `begin` and then waits for its peer to leave; gates for both moments.
-fn waits_for_the_end(begin: impl Fn(&mut Conn) + Send + Sync + 'static) -> (Worker, Gate, Gate) {
-    let (begun, ended) = (Gate::new(), Gate::new());
-    let (says_begun, says_ended) = (begun.clone(), ended.clone());
-    let worker = Worker::on_head(move |request, conn| {
-        if request.target == "/other" {
-            return conn.answer(200, "other");
-        }
-        begin(conn);
-        says_begun.open();
-        if conn.wait_peer_closed(Duration::from_secs(8)) {
-            says_ended.open();
-        }
-    });
-    (worker, begun, ended)
-}
-
 #[track_caller]
 fn a_reset_cancels(begin: impl Fn(&mut Conn) + Send + Sync + 'static, start: impl Fn(&mut H2) -> u32) {
-    let (worker, begun, ended) = waits_for_the_end(begin);
+    let (worker, begun, ended) = Worker::until_left(begin);
     let gateway = Gateway::before(&worker);
     let mut client = H2::connect(&gateway);
     let stream = start(&mut client);

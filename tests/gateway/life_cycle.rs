@@ -1,7 +1,7 @@
 //! From the start to the end of a process under load (case 64): what clients are told while it drains, and that streams
 //! come through.
 
-use crate::support::{Builder, Client, Gate, Gateway, H2, Last, Worker, eventually, request};
+use crate::support::{Builder, Client, Gate, Gateway, H2, Worker, eventually, request};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,25 +9,9 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A worker that ends its streams when the gate opens, and answers the rest at once.
-fn streaming(finish: &Gate) -> Worker {
-    let wait = finish.clone();
-    Worker::new(move |request, conn| {
-        if request.target != "/stream" {
-            return conn.answer(200, "");
-        }
-        conn.start_events();
-        conn.chunk("data: 1\n\n");
-        wait.wait_within(Duration::from_secs(20));
-        conn.chunk("data: 2\n\n");
-        conn.chunk("");
-    })
-}
-
 fn start_stream(gateway: &Gateway) -> Client {
     let mut client = gateway.connect();
-    client.send_request("GET", "/stream", &[], b"");
-    client.read_until("data: 1\n\n");
+    client.begin_stream(&[]);
     client
 }
 
@@ -38,7 +22,7 @@ fn refuses(gateway: &Gateway) {
 #[test]
 fn a_draining_gateway_is_not_ready_and_tells_its_clients_to_leave() {
     let finish = Gate::new();
-    let worker = streaming(&finish);
+    let worker = Worker::streaming(&finish);
     let mut gateway = Gateway::before(&worker);
     let mut stream = start_stream(&gateway);
     let mut kept: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
@@ -56,30 +40,27 @@ fn a_draining_gateway_is_not_ready_and_tells_its_clients_to_leave() {
     rest[1].assert_closed();
     assert!(start.elapsed() < Duration::from_secs(3), "an idle one is closed after about a second");
     finish.open();
-    stream.read_until("data: 2\n\n");
-    assert_eq!(stream.read_until_close(), b"\r\n0\r\n\r\n");
+    stream.end_stream();
+    stream.assert_closed();
     assert_eq!(gateway.wait_exit(LIMIT).code(), Some(0));
 }
 
 #[test]
 fn streams_over_both_versions_of_http_finish_within_the_grace_period() {
     let finish = Gate::new();
-    let worker = streaming(&finish);
+    let worker = Worker::streaming(&finish);
     let mut gateway = Gateway::before(&worker);
     let mut streams: Vec<_> = (0..8).map(|_| start_stream(&gateway)).collect();
     let mut multiplexed = H2::connect(&gateway);
-    let ids = [(); 4].map(|()| multiplexed.start("GET", "/stream", &[], Last::Yes));
-    ids.iter().for_each(|id| multiplexed.wait_until(*id, |answer| answer.body == b"data: 1\n\n"));
+    let ids = [(); 4].map(|()| multiplexed.begin_stream());
     gateway.terminate();
     refuses(&gateway);
     finish.open();
     for stream in &mut streams {
-        stream.read_until("data: 2\n\n");
-        assert_eq!(stream.read_until_close(), b"\r\n0\r\n\r\n");
+        stream.end_stream();
+        stream.assert_closed();
     }
-    for id in ids {
-        assert_eq!(multiplexed.wait(id).text(), "data: 1\n\ndata: 2\n\n");
-    }
+    ids.into_iter().for_each(|id| multiplexed.end_stream(id));
     assert_eq!(gateway.wait_exit(LIMIT).code(), Some(0));
 }
 
@@ -87,7 +68,7 @@ fn streams_over_both_versions_of_http_finish_within_the_grace_period() {
 fn the_exit_code_says_nothing_of_streams_that_were_cut() {
     for (settings, signals) in [("--shutdown-grace-period-secs=0.3", 1), ("--shutdown-grace-period-secs=60", 2)] {
         let finish = Gate::new();
-        let worker = streaming(&finish);
+        let worker = Worker::streaming(&finish);
         let mut gateway = Builder::arg(Gateway::builder().worker(&worker), settings).start();
         let mut stream = start_stream(&gateway);
         gateway.terminate();

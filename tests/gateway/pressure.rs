@@ -49,22 +49,11 @@ fn without_descriptors_live_connections_go_on_and_new_ones_wait() {
 #[test]
 fn without_memory_streams_go_on_and_new_work_is_refused() {
     let finish = Gate::new();
-    let wait = finish.clone();
-    let worker = Worker::new(move |request, conn| {
-        if request.target != "/stream" {
-            return conn.answer(200, "");
-        }
-        conn.start_events();
-        conn.chunk("data: 1\n\n");
-        wait.wait();
-        conn.chunk("data: 2\n\n");
-        conn.chunk("");
-    });
+    let worker = Worker::streaming(&finish);
     let kernel = Kernel::new();
     let gateway = Gateway::builder().worker(&worker).kernel(&kernel).start();
     let mut stream = gateway.connect();
-    stream.send_request("GET", "/stream", &[], b"");
-    stream.read_until("data: 1\n\n");
+    stream.begin_stream(&[]);
     let mut known: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
     known.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
     kernel.set_available_memory(0);
@@ -82,8 +71,7 @@ fn without_memory_streams_go_on_and_new_work_is_refused() {
     waiting.send_request("GET", "/", &[], b"");
     assert!(waiting.is_silent_for(Duration::from_millis(500)), "a connection is taken");
     finish.open();
-    stream.read_until("data: 2\n\n");
-    stream.read_until("0\r\n\r\n");
+    stream.end_stream();
     kernel.set_available_memory(100 << 30);
     assert_eq!(waiting.read_response().status, 200);
     assert!(worker.requests().iter().all(|request| request.method == "GET"));

@@ -89,21 +89,12 @@ fn a_changed_file_is_taken_without_a_signal() {
 #[test]
 fn a_stream_in_flight_is_not_touched_by_a_reload_that_removes_its_worker_and_its_key() {
     let finish = Gate::new();
-    let wait = finish.clone();
-    let old = Worker::new(move |_, conn| {
-        conn.start_events();
-        conn.chunk("data: 1\n\n");
-        wait.wait_within(Duration::from_secs(30));
-        conn.chunk("data: 2\n\n");
-        conn.chunk("");
-    });
-    let new = Worker::echo();
+    let (old, new) = (Worker::streaming(&finish), Worker::echo());
     let keys = "keys: [{name: a, role: caller, key: k-a}, {name: b, role: admin, key: k-b}]\n";
     let file = ConfigFile::new(format!("{}{keys}", before(&old)));
     let gateway = file.gateway().start();
     let mut client = gateway.connect();
-    client.send_request("GET", "/", &[("Authorization", "Bearer k-a")], b"");
-    client.read_until("data: 1\n\n");
+    client.begin_stream(&[("Authorization", "Bearer k-a")]);
     file.rewrite(format!("{}keys: [{{name: b, role: admin, key: k-b}}]\nrequest_timeout_secs: 0.1\n", before(&new)));
     gateway.reload();
     gateway.wait_for_workers(1);
@@ -111,8 +102,7 @@ fn a_stream_in_flight_is_not_touched_by_a_reload_that_removes_its_worker_and_its
     let listed = || gateway.with_key("k-b", "GET", "/workers").json()["workers"].as_array().map(Vec::len);
     holds_for(Duration::from_millis(300), || listed() == Some(2));
     finish.open();
-    client.read_until("data: 2\n\n");
-    client.read_until("0\r\n\r\n");
+    client.end_stream();
     eventually(LIMIT, || listed() == Some(1));
 }
 

@@ -90,22 +90,14 @@ fn a_client_that_wants_to_be_asked_for_its_body_is_asked_only_if_the_module_allo
 #[test]
 fn an_event_stream_is_not_held_back() {
     let gate = Gate::new();
-    let wait = gate.clone();
-    let worker = Worker::new(move |_, conn| {
-        conn.start_events();
-        conn.chunk("data: 0\n\n");
-        wait.wait();
-        conn.chunk("data: 1\n\n");
-        conn.chunk("");
-    });
+    let worker = Worker::streaming(&gate);
     let gateway = with_guest(&worker);
     let mut client = gateway.connect();
-    client.send_request("GET", "/", &[("X-Hostile", "reply"), EDITS], b"");
+    client.send_request("GET", "/stream", &[("X-Hostile", "reply"), EDITS], b"");
     assert_eq!(client.read_head().headers.get("x-edited"), Some("1"));
-    client.read_until("data: 0\n\n");
-    gate.open();
     client.read_until("data: 1\n\n");
-    client.read_until("0\r\n\r\n");
+    gate.open();
+    client.end_stream();
 }
 
 #[test]

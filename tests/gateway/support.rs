@@ -19,6 +19,7 @@ mod h2_frames;
 mod h2_link;
 mod h2_stream;
 mod h2_worker;
+mod held;
 mod hpack;
 mod kernel;
 mod log;

@@ -1,8 +1,7 @@
 //! TLS with clients (`--tls-cert-path`, `--tls-key-path`): either version of HTTP, certificates that change, a drain.
 
 use crate::support::{
-    Authority, Builder, Caller, Client, End, Files, Gate, Gateway, H2, Last, Leaf, StreamEnd, WebSocket, Worker,
-    eventually, holds_for,
+    Authority, Builder, Caller, Client, End, Files, Gate, Gateway, H2, Leaf, WebSocket, Worker, eventually, holds_for,
 };
 use std::io;
 use std::net::TcpStream;
@@ -144,20 +143,11 @@ fn a_websocket_passes() {
 #[test]
 fn a_new_certificate_is_shown_to_new_connections_and_open_ones_go_on() {
     let (site, gate) = (Site::new(), Gate::new());
-    let wait = gate.clone();
-    let worker = Worker::new(move |_, conn| {
-        conn.start_events();
-        conn.chunk("data: 1\n\n");
-        wait.wait();
-        conn.chunk("data: 2\n\n");
-        conn.chunk("");
-    });
+    let worker = Worker::streaming(&gate);
     let gateway = site.builder().worker(&worker).start();
     let (mut old, mut new) = (gateway.connect(), H2::connect(&gateway));
-    old.send_request("GET", "/", &[], b"");
-    old.read_until("data: 1\n\n");
-    let stream = new.start("GET", "/", &[], Last::Yes);
-    new.wait_until(stream, |answer| answer.body == b"data: 1\n\n");
+    old.begin_stream(&[]);
+    let stream = new.begin_stream();
     // Half of it, then the other: a pair that does not belong together is not taken.
     let next = site.authority.leaf(&["127.0.0.1"]);
     site.files.write("site.pem", &next.chain);
@@ -170,9 +160,8 @@ fn a_new_certificate_is_shown_to_new_connections_and_open_ones_go_on() {
     gateway.wait_for_log("site.key: no such file");
     assert_eq!(site.shown(&gateway), next.der().to_vec());
     gate.open();
-    old.read_until("data: 2\n\n\r\n0\r\n\r\n");
-    let answer = new.wait(stream);
-    assert_eq!((answer.text().as_str(), answer.end), ("data: 1\n\ndata: 2\n\n", StreamEnd::Clean));
+    old.end_stream();
+    new.end_stream(stream);
     assert_eq!(old.get("/health").status, 200, "the connection of before");
 }
 
@@ -220,20 +209,12 @@ fn refused(flags: &[String], named: &str) {
 #[test]
 fn a_drain_finishes_streams_and_waits_for_no_handshake() {
     let (site, gate) = (Site::new(), Gate::new());
-    let wait = gate.clone();
-    let worker = Worker::new(move |_, conn| {
-        conn.start_events();
-        conn.chunk("data: 1\n\n");
-        wait.wait();
-        conn.chunk("");
-    });
+    let worker = Worker::streaming(&gate);
     let mut gateway = site.builder().worker(&worker).start();
     let (mut old, mut idle, mut new) = (gateway.connect(), gateway.connect(), H2::connect(&gateway));
     idle.get("/health");
-    old.send_request("GET", "/", &[], b"");
-    old.read_until("data: 1\n\n");
-    let stream = new.start("GET", "/", &[], Last::Yes);
-    new.wait_until(stream, |answer| answer.body == b"data: 1\n\n");
+    old.begin_stream(&[]);
+    let stream = new.begin_stream();
     let silent = TcpStream::connect(gateway.address).unwrap();
     let mut half = TcpStream::connect(gateway.address).unwrap();
     io::Write::write_all(&mut half, &site.caller().hello()[..40]).unwrap();
@@ -242,9 +223,9 @@ fn a_drain_finishes_streams_and_waits_for_no_handshake() {
     assert_eq!(idle.read_end(), End::Clean);
     assert!(gateway.is_running());
     gate.open();
-    old.read_until("0\r\n\r\n");
+    old.end_stream();
     assert_eq!(old.read_end(), End::Clean);
-    assert_eq!(new.wait(stream).end, StreamEnd::Clean);
+    new.end_stream(stream);
     assert_eq!(gateway.wait_exit(LIMIT).code(), Some(0));
     drop((silent, half));
 }

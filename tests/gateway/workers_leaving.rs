@@ -6,7 +6,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A worker whose answer's second half waits for the gate, and a gateway in front of it with such a request in flight.
+/// A worker whose stream waits for the gate, and a gateway in front of it with that stream in flight.
 struct InFlight {
     gateway: Gateway,
     worker: Worker,
@@ -17,21 +17,10 @@ struct InFlight {
 
 fn in_flight(settings: impl FnOnce(Builder) -> Builder) -> InFlight {
     let finish = Gate::new();
-    let wait = finish.clone();
-    let worker = Worker::new(move |request, conn| {
-        if request.target != "/stream" {
-            return conn.answer(200, "leaving");
-        }
-        conn.start_events();
-        conn.chunk("data: 1\n\n");
-        wait.wait();
-        conn.chunk("data: 2\n\n");
-        conn.chunk("");
-    });
+    let worker = Worker::streaming(&finish);
     let gateway = settings(Gateway::builder().worker(&worker)).start();
     let mut client = gateway.connect();
-    client.send_request("POST", "/stream", &[], b"{}");
-    client.read_until("data: 1\n\n");
+    client.begin_stream(&[]);
     let id = gateway.get("/workers").json()["workers"][0]["id"].as_str().expect("an id").to_owned();
     InFlight { gateway, worker, client, finish, path: format!("/workers/{id}") }
 }
@@ -70,8 +59,7 @@ fn a_stream_in_flight_finishes_while_others_get_what_is_new() {
     }
     holds_for(Duration::from_millis(300), || !it.is_gone());
     it.finish.open();
-    it.client.read_until("data: 2\n\n");
-    it.client.read_until("0\r\n\r\n");
+    it.client.end_stream();
     eventually(LIMIT, || it.is_gone());
     assert_eq!(it.client.get("/next").json()["path"], "/next", "the client's connection goes on");
     assert_eq!(it.gateway.metrics().of("smg_worker_health").count(), 1);
@@ -84,7 +72,7 @@ fn the_last_worker_may_leave_and_come_again() {
     it.gateway.get("/").assert_error(503, "no_available_workers");
     assert_eq!(it.gateway.get("/readiness").status, 503);
     it.finish.open();
-    it.client.read_until("0\r\n\r\n");
+    it.client.end_stream();
     eventually(LIMIT, || it.is_gone());
     let again = it.gateway.post_json("/workers", &json!({"url": it.worker.url()}));
     assert_eq!((again.status, again.headers.get("location")), (202, Some(it.path.as_str())));
@@ -98,8 +86,7 @@ fn a_worker_is_not_waited_for_longer_than_a_shutdown_would_wait() {
     assert!(!it.is_gone());
     eventually(LIMIT, || it.is_gone());
     it.finish.open();
-    it.client.read_until("data: 2\n\n");
-    it.client.read_until("0\r\n\r\n");
+    it.client.end_stream();
 }
 
 #[test]
