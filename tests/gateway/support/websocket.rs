@@ -5,6 +5,7 @@ use super::client::Response;
 use super::conn::{Conn, ReceivedRequest};
 use super::message::{Framing, latin1};
 use super::tls::{Caller, Channel};
+use super::upgrade::{assert_asks_for_a_websocket, assert_is_switching, switching, upgrade_request};
 use super::wire::{Body, Wire};
 use std::borrow::BorrowMut;
 use std::io::{self, ErrorKind};
@@ -13,10 +14,6 @@ use std::time::Duration;
 
 /// How long either end waits for bytes before the test fails.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A key and what the server makes of it: the example of RFC 6455 section 1.3.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// The client's masking key; any will do.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -76,45 +73,6 @@ enum Side {
 pub struct WebSocket<W> {
     wire: W,
     side: Side,
-}
-
-/// A request for a WebSocket, as bytes; `fields` are header lines with their ends.
-pub fn upgrade_request(address: SocketAddr, path: &str, fields: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{fields}\r\n"
-    )
-}
-
-/// What a worker says to such a request; `fields` are header lines with their ends.
-pub fn switching(fields: &str) -> String {
-    format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {ACCEPT}\r\n{fields}\r\n"
-    )
-}
-
-/// Asserts that a worker got what [`upgrade_request`] asks for, whole.
-#[track_caller]
-pub fn assert_asks_for_a_websocket(request: &ReceivedRequest) {
-    let field = |name| request.headers.get(name).map(str::to_ascii_lowercase);
-    assert_eq!(field("upgrade").as_deref(), Some("websocket"), "{}", request.head);
-    assert_eq!(field("connection").as_deref(), Some("upgrade"), "{}", request.head);
-    assert_eq!(request.headers.get("sec-websocket-version"), Some("13"), "{}", request.head);
-    assert_eq!(request.headers.get("sec-websocket-key"), Some(KEY), "{}", request.head);
-}
-
-/// Asserts that an answer opens a WebSocket, and only that.
-#[track_caller]
-pub fn assert_is_switching(answer: &Response) {
-    assert_eq!(answer.status, 101, "{answer:?}");
-    let field = |name| answer.headers.get(name).map(str::to_ascii_lowercase);
-    assert_eq!(field("upgrade").as_deref(), Some("websocket"), "{answer:?}");
-    assert_eq!(field("connection").as_deref(), Some("upgrade"), "{answer:?}");
-    assert_eq!(answer.headers.get("sec-websocket-accept"), Some(ACCEPT), "{answer:?}");
-    for name in ["content-length", "transfer-encoding"] {
-        assert!(!answer.headers.has(name), "a 101 has no body: {answer:?}");
-    }
 }
 
 impl WebSocket<Wire> {

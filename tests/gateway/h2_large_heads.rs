@@ -1,0 +1,107 @@
+//! Heads that are too large or never end (cases 16, 43 and 44): refused, as a stream or with the connection, while memory
+//! stays flat and another client is served.
+
+use crate::support::{Frame, Gateway, H2, RawH2, flood, indexed_literal};
+use flood::{endure, head, holding, is_cut_off};
+use std::io;
+
+// Case 43, CVE-2024-27316: a head that never ends, in frames that are full.
+#[test]
+fn a_head_without_an_end_is_cut_off() {
+    let mut field = [0; 16_384];
+    field[..6].copy_from_slice(b"\x00\x01x\x7f\xfb\x7e");
+    field[6..].fill(b'v');
+    is_cut_off(move |n| match n {
+        0 => vec![Frame::new(Frame::HEADERS, 0, 1, Frame::headers(1, 0, head("/")).payload)],
+        _ => vec![Frame::new(Frame::CONTINUATION, 0, 1, field)],
+    });
+}
+
+// Case 43: the same, in frames that are empty or nearly so.
+#[test]
+fn a_head_in_endless_small_pieces_is_cut_off() {
+    for piece in [&b""[..], b"\x00\x01a\x00"] {
+        is_cut_off(|n| match n {
+            0 => vec![Frame::new(Frame::HEADERS, 0, 1, Frame::headers(1, 0, head("/")).payload)],
+            _ => vec![Frame::new(Frame::CONTINUATION, 0, 1, piece)],
+        });
+    }
+}
+
+/// A HEADERS frame and the CONTINUATION frames that such a block needs.
+fn in_frames(stream: u32, block: &[u8]) -> Vec<Frame> {
+    let mut frames: Vec<_> = block.chunks(16_384).map(|c| Frame::new(Frame::CONTINUATION, 0, stream, c)).collect();
+    (frames[0].kind, frames[0].flags) = (Frame::HEADERS, Frame::END_STREAM);
+    frames.last_mut().expect("a block is not empty").flags |= Frame::END_HEADERS;
+    frames
+}
+
+/// Sends such a head many times; each must be refused, as a stream or with the connection.
+#[track_caller]
+fn large_heads_are_refused(block: &[u8]) {
+    let worker = holding();
+    let gateway = Gateway::before(&worker);
+    endure(&gateway, || {
+        for _ in 0..20 {
+            let (mut raw, _) = RawH2::open(gateway.address, &[]);
+            for stream in (1..40).step_by(2) {
+                let sent: io::Result<()> = in_frames(stream, block).iter().try_for_each(|frame| raw.try_send(frame));
+                if sent.is_err() || !raw.is_alive() {
+                    break;
+                }
+            }
+        }
+    });
+    assert!(worker.requests().iter().all(|r| r.target == "/fine"), "such a head was sent on");
+    let mut client = H2::connect(&gateway);
+    for frame in in_frames(1, block) {
+        let _ = client.raw.try_send(&frame);
+    }
+    client.wait_for_raw(1).assert_refused(&[431]);
+}
+
+fn block(fields: impl IntoIterator<Item = (String, String)>) -> Vec<u8> {
+    let pseudo = head("/bomb").map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Frame::headers(1, 0, pseudo.into_iter().chain(fields)).payload
+}
+
+// Case 44, CVE-2016-6581: 60 KiB that stand for 60 MiB.
+#[test]
+fn a_block_that_unfolds_is_refused() {
+    let bomb = [block([]), indexed_literal("x", &[b'v'; 4_000]), vec![0x80 | 62; 60_000]].concat();
+    large_heads_are_refused(&bomb);
+}
+
+// Case 44.
+#[test]
+fn thousands_of_tiny_fields_are_refused() {
+    large_heads_are_refused(&block((0..4_096).map(|i| (format!("x{i}"), String::new()))));
+}
+
+// Case 44.
+#[test]
+fn thousands_of_crumbs_are_refused() {
+    large_heads_are_refused(&block((0..4_096).map(|i| ("cookie".to_owned(), format!("a{i}=b")))));
+}
+
+// Cases 16 and 44.
+#[test]
+fn a_field_of_64_kib_is_refused() {
+    large_heads_are_refused(&block([("x".to_owned(), "v".repeat(65_536))]));
+}
+
+// RFC 9113 section 6.5.2: what is announced holds.
+#[test]
+fn a_head_within_the_announced_size_is_served_and_one_beyond_it_is_not() {
+    let worker = holding();
+    let gateway = Gateway::before(&worker);
+    let mut client = H2::connect(&gateway);
+    let most = client.setting(Frame::MAX_HEADER_LIST_SIZE).expect("there is a limit") as usize;
+    assert!((8_192..=1 << 20).contains(&most), "{most}");
+    let within = "v".repeat(most.min(16_384) / 2);
+    assert_eq!(client.request("GET", "/fine", &[("x", &within)], b"").status, 200);
+    for frame in in_frames(3, &block([("x".to_owned(), "v".repeat(most))])) {
+        let _ = client.raw.try_send(&frame);
+    }
+    client.wait_for_raw(3).assert_refused(&[431]);
+}
