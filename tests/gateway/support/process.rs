@@ -108,6 +108,11 @@ impl Process {
         kill_process(pid, signal).expect("our own child may be signalled");
     }
 
+    /// What an open file descriptor of its is.
+    pub fn descriptor(&self, number: u32) -> PathBuf {
+        std::fs::read_link(format!("/proc/{}/fd/{number}", self.child.id())).expect("it is open")
+    }
+
     /// Waits for the process to end by itself; panics after `limit`.
     #[track_caller]
     pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
