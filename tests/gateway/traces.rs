@@ -36,6 +36,10 @@ fn a_request_its_attempts_and_its_modules_are_spans_of_the_callers_trace() {
     let spans = collector.wait_for(5);
     assert_eq!(spans.len(), 5, "{spans:?}");
     assert!(spans.iter().all(|span| span.text("traceId") == CALLERS_TRACE));
+    let mut ids: Vec<_> = spans.iter().map(|span| span.text("spanId")).chain([CALLERS_SPAN]).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 6, "each has an id of its own: {spans:?}");
     let [request] = of_kind(&spans, SERVER)[..] else { panic!("one request: {spans:?}") };
     assert_eq!((request.text("name"), request.text("parentSpanId")), ("POST /v1/chat/completions", CALLERS_SPAN));
     assert_eq!(request.attribute("http.response.status_code"), "200");
