@@ -221,6 +221,15 @@ fn an_answer_before_the_end_of_the_upload_is_relayed_and_the_upload_stops() {
     new.data(stream, &bytes(MIB), Last::No);
     assert_eq!(new.wait(stream).status, 413);
     assert_eq!(new.get("/next").text(), "/next");
+    // A worker that answers and goes on reading is told that nothing more comes.
+    for path in ["/slow", "/silent"] {
+        let stream = new.start("POST", path, &[], Last::No);
+        if path == "/slow" {
+            new.data(stream, b"begun", Last::No);
+        }
+        assert_eq!(new.wait(stream).text(), path);
+        eventually(Duration::from_secs(2), || worker.resets().iter().any(|(reset, _)| reset == path));
+    }
     eventually(Duration::from_secs(2), || gateway.load() == 0);
 }
 

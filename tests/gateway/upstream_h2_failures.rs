@@ -204,6 +204,8 @@ fn an_answer_that_is_no_http_2_is_a_502() {
         let answer = gateway.request("POST", path, &[], b"x");
         assert!(answer.status == 502, "{path}: {answer:?}");
         assert_eq!(gateway.get("/fine").text(), "/fine", "after {path}");
+        let asked = paths(&worker, "POST").iter().filter(|asked| *asked == path).count();
+        assert_eq!(asked, 1, "what a worker may have done is not asked for again: {path}");
     }
 }
 
