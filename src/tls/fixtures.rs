@@ -1,18 +1,18 @@
 //! Certificates, files and peers for tests.
 
+mod authority;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsConnector, client};
 
+pub use self::authority::{Authority, Leaf};
 use super::{Accepted, KeyPairFiles, ServerTls, Site, provider};
 
 /// PKCS#8. ring makes no RSA keys.
@@ -63,58 +63,7 @@ impl Drop for Directory {
     }
 }
 
-/// A certificate with its key, as PEM.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Leaf {
-    pub chain: String,
-    pub key: String,
-}
-
-impl Leaf {
-    pub fn der(&self) -> CertificateDer<'static> {
-        CertificateDer::from_pem_slice(self.chain.as_bytes()).expect("a certificate")
-    }
-
-    pub fn key_der(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key")
-    }
-}
-
-/// A certificate authority.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
-
 impl Authority {
-    pub fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let mut params = CertificateParams::new([]).expect("no names");
-        let name = format!("authority {}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
-    }
-
-    pub fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    pub fn leaf(&self, names: &[&str]) -> Leaf {
-        self.leaf_with(names, KeyPair::generate().expect("a key"), |_| {})
-    }
-
-    pub fn leaf_with(&self, names: &[&str], key: KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("valid names");
-        change(&mut params);
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        Leaf { chain: certificate.pem(), key: key.serialize_pem() }
-    }
-
-    pub fn roots(&self) -> Arc<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).expect("a root");
-        Arc::new(roots)
-    }
-
     /// A client that trusts this authority, with `alpn` in its order.
     pub fn client(&self, alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
         let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions);
@@ -126,18 +75,7 @@ impl Authority {
 
     /// A worker that shows `leaf`, and lets in only those who show a certificate of `clients`, if there is one.
     pub fn worker(leaf: &Leaf, alpn: &[&str], clients: Option<&Authority>) -> Arc<ServerConfig> {
-        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-        let builder = builder.expect("known versions");
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(authority.roots(), provider()).build();
-                builder.with_client_cert_verifier(verifier.expect("a root"))
-            }
-        };
-        let mut config = builder.with_single_cert(vec![leaf.der()], leaf.key_der()).expect("a pair");
-        config.alpn_protocols = alpn.iter().map(|id| id.as_bytes().to_vec()).collect();
-        Arc::new(config)
+        leaf.server(alpn, clients)
     }
 }
 

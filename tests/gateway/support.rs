@@ -2,6 +2,9 @@
 //! blocking sockets on port 0, so that every byte and its timing is the test's own choice.
 
 mod agent;
+// Certificates are the same for tests of a part and of the whole.
+#[path = "../../src/tls/fixtures/authority.rs"]
+mod authority;
 mod bomb;
 mod client;
 mod collector;
@@ -45,6 +48,7 @@ mod wire;
 mod worker;
 
 pub use agent::Agent;
+pub use authority::{Authority, Leaf};
 pub use bomb::{bomb, locals};
 pub use client::{Client, Response, request};
 pub use collector::{Collector, Span};
@@ -73,7 +77,7 @@ pub use refusal::{BadRequest, bad, refuses};
 pub use reply::{Decision, Op};
 pub use sentinel::{BEHAVIOURS, Sentinel};
 pub use timings::Timings;
-pub use tls::{Authority, Caller, Leaf};
+pub use tls::Caller;
 pub use upgrade::{CUSTOM, SWITCHED, ask_for_upgrade, assert_is_switching, switching, upgrade_request};
 pub use wait::{Gate, eventually, holds_for};
 pub use websocket::{Message, WebSocket, opcode};

@@ -1,46 +1,23 @@
 //! TLS for both ends of a test: an authority, its certificates as files, and sockets that shake hands.
 
+use super::authority::{Authority, Leaf};
 use super::files::Files;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, CommonState, ProtocolVersion, RootCertStore, ServerConfig};
 use rustls::{DEFAULT_VERSIONS, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long a handshake may wait for bytes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A certificate authority that nobody else trusts.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
-
 impl Authority {
-    pub fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let mut params = CertificateParams::new([]).expect("no names");
-        let name = format!("authority {}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
-    }
-
     /// Writes its certificate; the absolute path, as `--ca-cert-paths` takes it.
     pub fn write(&self, files: &Files, name: &str) -> String {
-        files.write(name, self.0.pem())
-    }
-
-    /// A certificate for host names, wildcards and addresses.
-    pub fn leaf(&self, names: &[&str]) -> Leaf {
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let (params, key) = (CertificateParams::new(names).expect("valid names"), KeyPair::generate().expect("a key"));
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        Leaf { chain: certificate.pem(), key: key.serialize_pem() }
+        files.write(name, self.pem())
     }
 
     /// A client that trusts only this authority and wants to talk to `name`.
@@ -48,19 +25,6 @@ impl Authority {
         let name = ServerName::try_from(name.to_owned()).expect("a name or an address");
         Caller { roots: self.roots(), name, alpn: Vec::new(), versions: DEFAULT_VERSIONS.to_vec(), sni: true }
     }
-
-    fn roots(&self) -> Arc<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).expect("a root");
-        Arc::new(roots)
-    }
-}
-
-/// A certificate with its key, as PEM.
-#[derive(Clone)]
-pub struct Leaf {
-    pub chain: String,
-    pub key: String,
 }
 
 impl Leaf {
@@ -69,29 +33,9 @@ impl Leaf {
         (files.write(&format!("{name}.pem"), &self.chain), files.write(&format!("{name}.key"), &self.key))
     }
 
-    pub fn der(&self) -> CertificateDer<'static> {
-        CertificateDer::from_pem_slice(self.chain.as_bytes()).expect("a certificate")
-    }
-
-    /// A server that shows this certificate, and speaks `alpn` in its order. With `clients` it lets in only who shows
-    /// a certificate of that authority.
+    /// A server that shows this certificate, see [`Leaf::server`].
     pub fn acceptor(&self, alpn: &[&str], clients: Option<&Authority>) -> Acceptor {
-        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-        let builder = builder.expect("known versions");
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(clients) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(clients.roots(), provider()).build();
-                builder.with_client_cert_verifier(verifier.expect("a root"))
-            }
-        };
-        let mut config = builder.with_single_cert(vec![self.der()], self.private_key()).expect("a pair");
-        config.alpn_protocols = ids(alpn);
-        Acceptor(Arc::new(config))
-    }
-
-    fn private_key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key")
+        Acceptor(self.server(alpn, clients))
     }
 }
 
