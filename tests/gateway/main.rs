@@ -46,6 +46,7 @@ mod guest_demand;
 mod guest_failures;
 mod guest_modes;
 mod guest_order;
+mod guest_pools;
 mod guest_requests;
 mod guest_responses;
 mod guest_streaming;
