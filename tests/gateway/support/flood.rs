@@ -1,7 +1,8 @@
 //! Floods of HTTP/2 frames: one connection that means ill, and what must hold meanwhile.
 
 use super::gateway::Gateway;
-use super::h2_frames::{Code, Ending, Frame, RawH2};
+use super::h2_frames::{Code, Frame};
+use super::h2_raw::{Ending, RawH2};
 use super::wait::eventually;
 use super::worker::Worker;
 use std::io;

@@ -2,7 +2,8 @@
 
 use super::gateway::Gateway;
 use super::h2_answer::{Answer, StreamEnd};
-use super::h2_frames::{Code, Frame, PATIENCE, RawH2};
+use super::h2_frames::{Code, Frame};
+use super::h2_raw::{PATIENCE, RawH2};
 use super::tls::Caller;
 use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;

@@ -1,8 +1,9 @@
 //! A scripted worker that speaks HTTP/2, frame by frame: it reads requests strictly, notes them, and answers whatever
 //! frames its script writes.
 
-use super::h2_frames::{Code, Frame, PREFACE, RawH2};
+use super::h2_frames::{Code, Frame, PREFACE};
 use super::h2_link::{H2Request, Link};
+use super::h2_raw::RawH2;
 use super::h2_stream::H2Stream;
 use super::relay::Relay;
 use super::requests::Requests;
