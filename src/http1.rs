@@ -1,9 +1,9 @@
 //! HTTP/1.1 messages on a socket (RFC 9112), the same code for both sides of the gateway.
 //!
-//! [`head`] turns bytes into heads and [`write`] heads into bytes, [`framing`] knows where a body ends, [`wire`] is a
-//! socket with what has been read ahead and what could not be written yet, [`incoming`] is a body read from it,
-//! [`outgoing`] one that is written to it. Nothing here runs a task, owns a timer or knows what a message is for: the
-//! client's side is [`crate::connection`] and [`crate::server`], the worker's side [`crate::workers::link`].
+//! [`head`] turns bytes into heads and [`write`](mod@write) heads into bytes, [`framing`] knows where a body ends,
+//! [`wire`] is a socket with what has been read ahead and what could not be written yet, [`incoming`] is a body read
+//! from it, [`outgoing`] one that is written to it. Nothing here runs a task, owns a timer or knows what a message is
+//! for: the client's side is [`crate::connection`] and [`crate::server`], the worker's side [`crate::workers::link`].
 //!
 //! Why not hyper's connections, which carry HTTP/2 here: with them on both sides a request of HTTP/1.1 took 43,000
 //! instructions in user space instead of 31,000, an idle connection kept 22 KiB more, a refused head had neither id nor
