@@ -10,7 +10,8 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, file};
+use crate::admin::wasm;
+use crate::config::{Config, Wasm, file};
 use crate::modules;
 
 /// A WebAssembly-extensible gateway in front of LLM inference workers
@@ -62,7 +63,7 @@ impl Cli {
 
     fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command();
-        let (matches, file) = file::parse(command.clone(), &split_many_valued(arguments))?;
+        let (matches, file) = file::parse(command.clone(), &split_many_valued(arguments), check_module)?;
         let mut cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         if let Some(file) = file {
             cli.config_mut().read(file);
@@ -84,6 +85,12 @@ impl Cli {
             _ => &mut self.config,
         }
     }
+}
+
+/// What the admin API would say of a module of the configuration file, but for what only its bytes can tell.
+fn check_module(module: &file::Module, flags: &Wasm) -> Option<file::Problem> {
+    let error = wasm::of_file(module, &flags.into()).err()?;
+    Some(module.problem(&error.field, &error.text))
 }
 
 /// clap takes no further values after `--option=value`; existing command lines put them there.

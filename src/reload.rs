@@ -12,7 +12,7 @@ use crate::keys::Keys;
 use crate::modules::Module;
 use crate::panics::vital;
 use crate::rate::Rate;
-use crate::registry::{Registry, SectionError, Staged};
+use crate::registry::{DeployError, Registry, SectionError, Staged};
 use crate::routes::Overrides;
 use crate::snapshot::Snapshot;
 use crate::tls::{self, FileError, KeyPairFiles, ServerTls, ServerTlsError, Site};
@@ -117,10 +117,10 @@ fn renew(next: &mut Snapshot, config: Arc<Config>) {
 /// Prepares the modules that the file names.
 pub async fn stage<'a>(registry: &'a Registry, config: &Config) -> Result<Staged<'a>, SectionError> {
     let asked = config.sections.modules.iter().map(|module| {
-        wasm::of_file(module, registry.defaults()).map_err(|cause| SectionError {
+        wasm::of_file(module, registry.defaults()).map_err(|error| SectionError {
             name: module.name.clone(),
             file: module.file.clone(),
-            cause,
+            cause: DeployError::Field(error.to_string()),
         })
     });
     registry.stage(asked.collect::<Result<_, _>>()?).await

@@ -11,11 +11,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+pub use self::request::FieldError;
+
 use self::request::ModuleRequest;
 use crate::config::file;
 use crate::metrics::MICRO_BOUNDS;
 use crate::modules::{Defaults, Hook};
-use crate::registry::{self, DeployError, Deployment, Entry, Origin, Registry};
+use crate::registry::{self, Deployment, Entry, Origin, Registry};
 
 /// `POST /wasm`: 200 if every module was deployed, 400 if one was not; the others stay.
 pub async fn deploy(registry: &Registry, body: &[u8]) -> Response<Bytes> {
@@ -40,22 +42,23 @@ pub async fn deploy(registry: &Registry, body: &[u8]) -> Response<Bytes> {
 }
 
 async fn deploy_one(registry: &Registry, module: ModuleRequest) -> Result<Uuid, String> {
-    let deployment = module.deployment(registry.defaults()).inspect_err(|_| registry.note_refused())?;
+    let deployment = module.deployment(registry.defaults()).map_err(|error| {
+        registry.note_refused();
+        error.to_string()
+    })?;
     registry.deploy(deployment, Origin::AdminApi).await.map_err(|error| error.to_string())
 }
 
 /// The deployment that the configuration file asks for with one of its modules: what it says is what a module object
 /// says, and without attach points the module runs at both.
-pub fn of_file(module: &file::Module, defaults: &Defaults) -> Result<Deployment, DeployError> {
+pub fn of_file(module: &file::Module, defaults: &Defaults) -> Result<Deployment, FieldError> {
     let mut object = module.fields.clone();
     object.insert("name".to_owned(), module.name.clone().into());
     object.insert("file_path".to_owned(), registry::absolute(&module.file).to_string_lossy().into());
     object.entry("module_type").or_insert_with(|| "Middleware".into());
     let both = || json!([{"Middleware": "OnRequest"}, {"Middleware": "OnResponse"}]);
     object.entry("attach_points").or_insert_with(both);
-    let request: Result<ModuleRequest, _> = serde_path_to_error::deserialize(Value::Object(object));
-    let request = request.map_err(|error| DeployError::Field(error.to_string()))?;
-    request.deployment(defaults).map_err(DeployError::Field)
+    ModuleRequest::of(object)?.deployment(defaults)
 }
 
 /// `GET /wasm`

@@ -3,10 +3,20 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::file;
+use clap::builder::Resettable;
+use clap::{Args, Command};
+
+use super::check_module;
+use crate::config::file::ParseError;
+use crate::config::{Config, file};
 
 /// What a file with problems ends the process with.
 const HAS_PROBLEMS: u8 = 2;
+
+/// The flags that a file may set. The environment has no say in whether it is right.
+fn command() -> Command {
+    Config::augment_args(Command::new("smg")).mut_args(|arg| arg.env(Resettable::Reset))
+}
 
 #[derive(Debug, clap::Args)]
 pub struct Check {
@@ -17,15 +27,15 @@ pub struct Check {
 
 impl Check {
     pub fn run(self) -> ExitCode {
-        match file::load(&self.file) {
+        let line = ["smg".into(), "--config".into(), self.file.clone().into_os_string()];
+        match file::parse(command(), &line, check_module) {
             Ok(_) => {
                 println!("{}: ok", self.file.display());
-                ExitCode::SUCCESS
+                return ExitCode::SUCCESS;
             }
-            Err(problems) => {
-                eprintln!("{problems}");
-                ExitCode::from(HAS_PROBLEMS)
-            }
+            Err(ParseError::File(problems)) => eprintln!("{problems}"),
+            Err(ParseError::CommandLine(error)) => eprint!("{error}"),
         }
+        ExitCode::from(HAS_PROBLEMS)
     }
 }

@@ -31,7 +31,7 @@ use self::problem::{Path, Report};
 
 use super::Sections;
 
-pub use self::arguments::parse;
+pub use self::arguments::{CheckModule, ParseError, parse};
 pub use self::flags::Flags;
 pub use self::keys::{Key, KeyDigest, Role};
 pub use self::listeners::{Certificate, Listener};
@@ -58,23 +58,14 @@ pub struct FileConfig {
 /// SHA-256 of a file's bytes.
 pub type FileDigest = [u8; 32];
 
-/// Reads a file.
-///
-/// # Errors
-///
-/// Everything that is wrong with it.
-pub fn load(path: &FilePath) -> Result<FileConfig, Problems> {
-    let mut report = Report::default();
-    let config = match read(path) {
-        Ok(bytes) => understand(&bytes, &|name| std::env::var_os(name), &mut report),
+/// Reads a file. As with [`understand`], what comes of it is of use only if nothing was reported.
+fn load(path: &FilePath, report: &mut Report) -> Option<FileConfig> {
+    match read(path) {
+        Ok(bytes) => understand(&bytes, &|name| std::env::var_os(name), report),
         Err(error) => {
             report.add(Problem::new(0, "", format_args!("it can't be read: {error}")));
             None
         }
-    };
-    match config {
-        Some(config) if report.is_empty() => Ok(config),
-        _ => Err(report.problems(path)),
     }
 }
 

@@ -2,13 +2,15 @@
 
 use crate::support::{ConfigFile, Gateway, Worker, run};
 
-/// Three mistakes, in lines 2, 4 and 6.
+/// Four mistakes, in lines 2, 4, 6 and 8.
 const BROKEN: &str = "policy: round_robin\n\
                       max_payload_sise: 10\n\
                       keys:\n\
                       - {name: a, role: boss, key: s3cret-of-a}\n\
                       routes:\n\
-                      - path: v1\n";
+                      - path: v1\n\
+                      modules:\n\
+                      - {name: a, file: /m/a.wasm, on_failure: {status: 200}}\n";
 
 fn shipped(name: &str) -> String {
     format!("{}/config/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -45,10 +47,10 @@ fn check_says_everything_that_is_wrong_with_line_and_path_and_a_start_says_the_s
     let checked = file.check();
     assert_eq!((checked.code, checked.stdout.as_str()), (Some(2), ""));
     let lines: Vec<_> = checked.stderr.lines().collect();
-    assert_eq!(lines.len(), 3, "{lines:?}");
-    for (line, (number, path)) in
-        lines.iter().zip([(2, "max_payload_sise"), (4, "keys[0].role"), (6, "routes[0].path")])
-    {
+    let mistakes =
+        [(2, "max_payload_sise"), (4, "keys[0].role"), (6, "routes[0].path"), (8, "modules[0].on_failure.status")];
+    assert_eq!(lines.len(), mistakes.len(), "{lines:?}");
+    for (line, (number, path)) in lines.iter().zip(mistakes) {
         assert!(line.starts_with(&format!("{}:{number}: {path}: ", file.path)), "{line}");
     }
     assert!(lines[0].contains("max_payload_size"), "what was meant is said: {}", lines[0]);
@@ -86,6 +88,9 @@ fn what_is_right_for_yaml_and_wrong_for_the_gateway_is_said_before_it_listens() 
         ("keys: [{name: a, role: caller, key: k}, {name: b, role: caller, key: k}]", "keys[1].key"),
         ("keys: [{name: a, role: caller, key_env: SMG_NO_SUCH}]", "keys[0].key_env"),
         ("keys: [{name: a, role: caller, key: k, key_sha256: k}]", "keys[0]"),
+        ("modules: [{name: a, file: /m/a.wasm, odrer: 1}]", "modules[0].odrer"),
+        ("modules: [{name: a, file: /m/a.wasm, match: {paths: [v1]}}]", "modules[0].match.paths"),
+        ("modules: [{name: a, file: f, limits: {memory_pages: 9}}]\nwasm_max_memory_pages: 8", "memory_pages: it must"),
         ("log_fields: time,nonsense", "log_fields"),
         ("cb_failure_threshold: many", "cb_failure_threshold"),
         ("a: *b", ""),

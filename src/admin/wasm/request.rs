@@ -1,5 +1,6 @@
 //! The body of `POST /wasm`: what may be said of a module, checked.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,14 @@ pub struct Refusal {
     pub status: StatusCode,
     pub code: &'static str,
     pub message: String,
+}
+
+/// What is wrong with a module object.
+#[derive(Debug)]
+pub struct FieldError {
+    /// Where in the object, such as `limits.memory_pages`; empty for the whole of it.
+    pub field: String,
+    pub text: String,
 }
 
 #[derive(Deserialize)]
@@ -127,9 +136,30 @@ fn refuse(body: &[u8], error: &serde_json::Error, path: &str) -> Refusal {
     Refusal { status: StatusCode::BAD_REQUEST, code: "invalid_json", message: format!("not valid JSON: {error}") }
 }
 
+impl FieldError {
+    fn new(field: &str, text: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), text: text.into() }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, text } = self;
+        if field.is_empty() { f.write_str(text) } else { write!(f, "{field}: {text}") }
+    }
+}
+
 impl ModuleRequest {
+    /// One module object.
+    pub fn of(object: Sent) -> Result<Self, FieldError> {
+        serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {
+            let field = Some(error.path().to_string()).filter(|path| path != ".");
+            FieldError { field: field.unwrap_or_default(), text: error.inner().to_string() }
+        })
+    }
+
     /// The deployment that is asked for, within the gateway's limits.
-    pub fn deployment(self, defaults: &Defaults) -> Result<Deployment, String> {
+    pub fn deployment(self, defaults: &Defaults) -> Result<Deployment, FieldError> {
         let mut settings = defaults.draft();
         self.on_failure.map(|on_failure| on_failure.set(&mut settings)).transpose()?;
         self.limits.map(|limits| limits.set(&mut settings.limits)).transpose()?;
@@ -150,7 +180,7 @@ impl ModuleRequest {
     }
 }
 
-fn hooks(points: &[AttachPoint]) -> Result<Vec<Hook>, String> {
+fn hooks(points: &[AttachPoint]) -> Result<Vec<Hook>, FieldError> {
     let mut hooks = Vec::new();
     for AttachPoint::Middleware(point) in points {
         let hook = match point {
@@ -161,18 +191,21 @@ fn hooks(points: &[AttachPoint]) -> Result<Vec<Hook>, String> {
             hooks.push(hook);
         }
     }
-    if hooks.is_empty() { Err("attach_points must name at least one attach point".to_owned()) } else { Ok(hooks) }
+    match hooks.as_slice() {
+        [] => Err(FieldError::new("attach_points", "it must name at least one attach point")),
+        _ => Ok(hooks),
+    }
 }
 
 impl OnFailure {
-    fn set(self, settings: &mut Draft) -> Result<(), String> {
+    fn set(self, settings: &mut Draft) -> Result<(), FieldError> {
         match self {
             Self::Everywhere(policy) => settings.on_failure = FailurePolicies::same(policy),
             Self::ByHook(ByHook { request, response, status }) => {
                 request.into_iter().for_each(|policy| settings.on_failure.request = policy);
                 response.into_iter().for_each(|policy| settings.on_failure.response = policy);
                 if !status.is_none_or(|status| (400..=599).contains(&status)) {
-                    return Err("on_failure.status must be from 400 to 599".to_owned());
+                    return Err(FieldError::new("on_failure.status", "it must be from 400 to 599"));
                 }
                 settings.failure_status = status;
             }
@@ -182,53 +215,57 @@ impl OnFailure {
 }
 
 impl LimitsRequest {
-    fn set(self, limits: &mut Limits) -> Result<(), String> {
+    fn set(self, limits: &mut Limits) -> Result<(), FieldError> {
         let LimitsRequest { memory_pages, execution_ms, body_bytes } = self;
         let most_ms = u64::try_from(limits.execution.as_millis()).unwrap_or(u64::MAX);
-        if let Some(pages) = within("memory_pages", memory_pages.map(u64::from), u64::from(limits.memory_pages))? {
+        if let Some(pages) = within("limits.memory_pages", memory_pages.map(u64::from), u64::from(limits.memory_pages))?
+        {
             limits.memory_pages = u32::try_from(pages).expect("no more than the limit, which is a u32");
         }
-        if let Some(ms) = within("execution_ms", execution_ms, most_ms)? {
+        if let Some(ms) = within("limits.execution_ms", execution_ms, most_ms)? {
             limits.execution = Duration::from_millis(ms);
         }
-        if let Some(bytes) = within("body_bytes", body_bytes, limits.body_bytes)? {
+        if let Some(bytes) = within("limits.body_bytes", body_bytes, limits.body_bytes)? {
             limits.body_bytes = bytes;
         }
         Ok(())
     }
 }
 
-fn within(name: &str, asked: Option<u64>, most: u64) -> Result<Option<u64>, String> {
+fn within(field: &str, asked: Option<u64>, most: u64) -> Result<Option<u64>, FieldError> {
     match asked {
         Some(asked) if asked == 0 || asked > most => {
-            Err(format!("limits.{name} must be from 1 to {most}, the gateway's own limit"))
+            Err(FieldError::new(field, format!("it must be from 1 to {most}, the gateway's own limit")))
         }
         asked => Ok(asked),
     }
 }
 
-fn check_instance(instance: InstanceMode) -> Result<InstanceMode, String> {
+fn check_instance(instance: InstanceMode) -> Result<InstanceMode, FieldError> {
     match instance {
         InstanceMode::Pooled { size: Some(size), .. } if !(1..=1024).contains(&size) => {
-            Err("instance.size must be from 1 to 1024".to_owned())
+            Err(FieldError::new("instance.size", "it must be from 1 to 1024"))
         }
-        InstanceMode::Pooled { max_uses: Some(0), .. } => Err("instance.max_uses must be at least 1".to_owned()),
+        InstanceMode::Pooled { max_uses: Some(0), .. } => {
+            Err(FieldError::new("instance.max_uses", "it must be at least 1"))
+        }
         other => Ok(other),
     }
 }
 
-fn check_match(applies: Match) -> Result<Match, String> {
+fn check_match(applies: Match) -> Result<Match, FieldError> {
+    let wrong = |field, value: &str, text| Err(FieldError::new(field, format!("`{value}` {text}")));
     for path in &applies.paths {
         if !path.starts_with('/') {
-            return Err(format!("match.paths: `{path}` must start with /"));
+            return wrong("match.paths", path, "must start with /");
         }
         if path.trim_end_matches('*').contains('*') || path.ends_with("**") {
-            return Err(format!("match.paths: `{path}` may have one * at its end only"));
+            return wrong("match.paths", path, "may have one * at its end only");
         }
     }
     for method in &applies.methods {
         if http::Method::from_bytes(method.as_bytes()).is_err() {
-            return Err(format!("match.methods: `{method}` is not a method"));
+            return wrong("match.methods", method, "is not a method");
         }
     }
     Ok(applies)
@@ -253,7 +290,7 @@ mod tests {
     fn settings(more: &str) -> Result<Settings, String> {
         let body = format!(r#"{{"modules":[{MODULE}{more}}}]}}"#);
         let mut modules = read(body.as_bytes()).unwrap_or_else(|refusal| panic!("{}", refusal.message));
-        let deployment = modules.remove(0).1.deployment(&defaults())?;
+        let deployment = modules.remove(0).1.deployment(&defaults()).map_err(|error| error.to_string())?;
         deployment.settings.settings(Abi::SmgV1).map_err(|error| error.to_string())
     }
 

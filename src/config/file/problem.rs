@@ -50,19 +50,6 @@ pub struct Problems {
     are_all: bool,
 }
 
-impl Problems {
-    /// Mistakes that others find in what the file says, such as the admin API in a module.
-    pub fn new(file: &FilePath, list: Vec<Problem>) -> Self {
-        let mut report = Report::default();
-        list.into_iter().for_each(|problem| report.add(problem));
-        report.problems(file)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.list.iter()
-    }
-}
-
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.display();

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::OsStr;
-use clap::{Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use super::super::arguments;
 use super::super::flags::Known;
+use super::super::{FileConfig, arguments};
 use super::good;
 use crate::config::Config;
 
@@ -16,6 +16,10 @@ fn command() -> Command {
     let other = Command::new("other").arg(clap::Arg::new("token-delay").long("token-delay"));
     let launch = Config::augment_args(Command::new("launch"));
     Config::augment_args(Command::new("smg").args_conflicts_with_subcommands(true)).subcommands([launch, other])
+}
+
+fn parse(command: Command, line: &[OsString]) -> Result<(ArgMatches, Option<FileConfig>), clap::Error> {
+    Ok(arguments::parse(command, line, |_, _| None)?)
 }
 
 /// A file of one test, removed at its end.
@@ -31,7 +35,7 @@ impl File {
     fn parse(&self, command: Command, line: &str) -> Result<Config, clap::Error> {
         let line = line.replace("FILE", self.0.to_str().expect("UTF-8"));
         let line: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        let (matches, file) = arguments::parse(command, &line)?;
+        let (matches, file) = parse(command, &line)?;
         assert!(file.is_some(), "the file was not read");
         let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
         Config::from_arg_matches(matches)
@@ -106,26 +110,26 @@ fn lists_are_replaced_as_a_whole() {
 fn other_commands_do_not_read_the_file() {
     let command = command().mut_arg("config", |arg| arg.env("PATH"));
     let line = ["smg", "other", "--token-delay=1"].map(OsString::from);
-    let (_, file) = arguments::parse(command, &line).expect("a good line");
+    let (_, file) = parse(command, &line).expect("a good line");
     assert!(file.is_none());
 }
 
 #[test]
 fn secrets_are_in_no_error_and_no_help() {
     let line = ["smg", "--api-key=hunter\u{e4}"].map(OsString::from);
-    let error = arguments::parse(command(), &line).expect_err("a bad key");
+    let error = parse(command(), &line).expect_err("a bad key");
     assert!(error.to_string().contains("--api-key") && !error.to_string().contains("hunter"), "{error}");
     let line = ["smg", "launch", "--api-key=hunter\u{e4}"].map(OsString::from);
-    let error = arguments::parse(command(), &line).expect_err("a bad key");
+    let error = parse(command(), &line).expect_err("a bad key");
     assert!(!error.to_string().contains("hunter"), "{error}");
     let line = ["smg", "--port=99999"].map(OsString::from);
-    let error = arguments::parse(command(), &line).expect_err("a bad port");
+    let error = parse(command(), &line).expect_err("a bad port");
     assert!(error.to_string().contains("99999"), "{error}");
     // A parser that quotes what it was given.
     let refuse = |text: &str| Err::<String, String>(format!("`{text}` is no key"));
     let quoting = clap::Arg::new("key").long("key").hide_env_values(true).value_parser(refuse);
     let line = ["smg", "--key=hunter2"].map(OsString::from);
-    let error = arguments::parse(Command::new("smg").arg(quoting), &line).expect_err("a bad key");
+    let error = parse(Command::new("smg").arg(quoting), &line).expect_err("a bad key");
     assert!(error.to_string().contains("--key") && !error.to_string().contains("hunter2"), "{error}");
     let help = good("api_key: hunter2").flags.as_defaults(command()).render_long_help().to_string();
     assert!(!help.contains("hunter2"), "{help}");
