@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Version;
@@ -15,10 +16,12 @@ use http::uri::Scheme;
 use http_body::{Body, Frame, SizeHint};
 
 pub use self::http2_body::{Http2Body, Late};
+use crate::config::Limits;
 use crate::connection::ClientConnection;
 use crate::headers;
 use crate::http1::MessageError;
 use crate::http1::head::Response;
+use crate::patience::{Patience, StreamClock};
 use crate::stream::Stream;
 
 /// What a request must know of its connection.
@@ -48,7 +51,7 @@ impl Client {
 pub enum Caller<'a> {
     /// With the version of the request.
     Http1(&'a ClientConnection, Version),
-    Http2(&'a Client),
+    Http2(&'a Client, &'a StreamClock),
 }
 
 /// What became of an interim answer.
@@ -60,6 +63,14 @@ pub enum Interim {
 }
 
 impl Caller<'_> {
+    /// The request may take so long, whatever holds for others. What the limits say now holds from here on.
+    pub fn allow(&self, request: Duration, limits: &Limits) {
+        match self {
+            Self::Http1(connection, _) => connection.allow(request, limits),
+            Self::Http2(_, clock) => clock.allow(Patience::exchange(request), limits.stream_body_stall_timeout_secs),
+        }
+    }
+
     /// Passes on an interim answer of a worker, to clients that know of such (RFC 9110 section 15.2). hyper's server
     /// can't send any in HTTP/2.
     pub fn send_interim(&self, cx: &mut Context<'_>, mut answer: Response) -> Interim {
@@ -75,7 +86,7 @@ impl Deref for Caller<'_> {
     fn deref(&self) -> &Client {
         match self {
             Self::Http1(connection, _) => &connection.client,
-            Self::Http2(client) => client,
+            Self::Http2(client, _) => client,
         }
     }
 }
@@ -89,6 +100,8 @@ pub enum RequestBodyError {
     Http2(#[from] hyper::Error),
     #[error("the stream was reset before its end")]
     Cut,
+    #[error("the client has sent nothing for too long")]
+    Slow,
 }
 
 /// The body of the request that is being answered, as it arrives.

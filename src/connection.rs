@@ -5,7 +5,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -15,6 +15,7 @@ use tokio::io::AsyncWrite;
 use tokio::io::Interest;
 
 use crate::client::{Client, Interim};
+use crate::config;
 use crate::deadline::Deadline;
 use crate::http1::MessageError;
 use crate::http1::framing::{Decoder, FramingError};
@@ -23,6 +24,7 @@ use crate::http1::incoming::IncomingBody;
 use crate::http1::outgoing::{OutgoingBody, Piece};
 use crate::http1::wire::Wire;
 use crate::http1::write;
+use crate::patience::Patience;
 use crate::stream::Stream;
 
 /// Header lines and bytes of a request's head.
@@ -34,30 +36,25 @@ const MAX_DISCARDED: u64 = 256 * 1024;
 /// How long a closing connection waits for its client to close too.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long an idle connection stays beyond its time.
+const LAST_LOOK: Duration = Duration::from_millis(5);
+
 /// How long an idle connection stays when the gateway drains, or has no place for others.
 pub const LEAVE: Duration = Duration::from_secs(1);
-
-/// How long a connection may stay in a phase.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// To send the whole head of a request, from its first byte (or from the start of the connection).
-    pub head: Duration,
-    /// Between requests, and between two steps of taking the last of an answer.
-    pub idle: Duration,
-    /// To take the whole answer. The request's own deadline comes first; this one is for a client that takes
-    /// so little that nobody asks for more of the answer.
-    pub exchange: Duration,
-}
 
 /// One client's connection.
 pub struct ClientConnection {
     http: RefCell<Http>,
     pub client: Client,
     deadline: Deadline,
-    patience: Patience,
+    patience: Cell<Patience>,
+    /// When the request must have its answer, while the deadline is that of a client who takes nothing.
+    end: Cell<Option<Instant>>,
     /// Some of a request's head is here.
     head_begun: Cell<bool>,
     is_leaving: Cell<bool>,
+    /// It is looked at for the last time before it is closed for being idle.
+    has_looked: Cell<bool>,
     /// Who waits for the client to leave, while another task may be reading the request's body.
     watching: Cell<Option<Waker>>,
 }
@@ -98,9 +95,11 @@ impl ClientConnection {
             http: RefCell::new(http),
             client,
             deadline,
-            patience,
+            patience: Cell::new(patience),
+            end: Cell::default(),
             head_begun: Cell::new(false),
-            is_leaving: Cell::new(false),
+            is_leaving: Cell::default(),
+            has_looked: Cell::default(),
             watching: Cell::default(),
         })
     }
@@ -112,17 +111,28 @@ impl ClientConnection {
 
     /// The connection is between two requests.
     pub fn begin_idle(&self) {
-        self.deadline.set(self.patience.idle);
+        self.has_looked.set(false);
+        self.deadline.set(self.patience.get().idle);
         let wire = &mut self.http.borrow_mut().wire;
         if wire.unread.is_empty() {
             wire.compact();
         }
     }
 
+    /// The idle time is over: gives it one more look, for a gateway that was stopped meanwhile may not know yet what
+    /// has arrived; whether it had that before.
+    pub fn has_looked_again(&self) -> bool {
+        let has_looked = self.has_looked.replace(true);
+        if !has_looked {
+            self.deadline.set(LAST_LOOK);
+        }
+        has_looked
+    }
+
     /// The same while others wait for the place.
     pub fn begin_brief_idle(&self) {
         self.begin_idle();
-        self.deadline.set(LEAVE.min(self.patience.idle));
+        self.deadline.set(LEAVE.min(self.patience.get().idle));
     }
 
     /// The gateway drains, and nothing is here of a request. One that is on its way is waited for, and answered with
@@ -149,11 +159,12 @@ impl ClientConnection {
                         false => Expectation::None,
                     };
                     self.head_begun.set(false);
-                    self.deadline.set(self.patience.exchange);
+                    self.end.set(None);
+                    self.deadline.set(self.patience.get().exchange);
                     return Poll::Ready(Ok(Some((request, unreadable))));
                 }
                 if !self.head_begun.replace(true) {
-                    self.deadline.set(self.patience.head);
+                    self.deadline.set(self.patience.get().head);
                     wire.compact();
                 }
             }
@@ -282,7 +293,7 @@ impl ClientConnection {
 
     /// The answer is sent, and the rest of the request's body is passed over.
     pub fn begin_discard(&self) {
-        self.deadline.set(self.patience.head);
+        self.deadline.set(self.patience.get().head);
     }
 
     /// Bytes of the answer that the socket has not taken.
@@ -310,9 +321,33 @@ impl ClientConnection {
         self.http.borrow_mut().wire.poll_flush(cx)
     }
 
+    /// The request may take so long, whatever holds for others. What the limits say now holds from here on.
+    pub fn allow(&self, request: Duration, limits: &config::Limits) {
+        let exchange = Patience::exchange(request);
+        let before = self.patience.replace(Patience::new(limits));
+        if exchange != before.exchange {
+            self.deadline.set(exchange);
+        }
+    }
+
+    /// The client has taken some more of an answer, and is to take more: it may be slow, as long as it goes on.
+    pub fn await_client(&self) {
+        let end = self.end.get().or_else(|| self.deadline.at());
+        self.end.set(end);
+        let pause = Instant::now() + self.patience.get().stall;
+        self.deadline.set_at(end.map_or(pause, |end| pause.min(end)));
+    }
+
+    /// The client has taken all that there is of an answer, which goes on.
+    pub fn await_worker(&self) {
+        if let Some(end) = self.end.take() {
+            self.deadline.set_at(end);
+        }
+    }
+
     /// The client has taken some more of the end of an answer: it may be slow, as long as it goes on.
     pub fn note_progress(&self) {
-        self.deadline.set(self.patience.idle);
+        self.deadline.set(self.patience.get().stall);
     }
 
     /// Ends the connection with a reset: an orderly end would make an answer look complete whose end nothing else

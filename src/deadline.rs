@@ -123,7 +123,11 @@ pub struct Deadline {
 impl Deadline {
     /// Arms (or moves) the deadline to `after` from now.
     pub fn set(&self, after: Duration) {
-        let at = Instant::now() + after;
+        self.set_at(Instant::now() + after);
+    }
+
+    /// The same for a point in time.
+    pub fn set_at(&self, at: Instant) {
         self.with(|entry| {
             entry.at = Some(at);
             entry.expired = false;
@@ -151,10 +155,22 @@ impl Deadline {
         self.with(|entry| entry.expired)
     }
 
+    /// It will not pass until it is set again.
+    pub fn unset(&self) {
+        self.with(|entry| {
+            entry.at = None;
+            entry.expired = false;
+        });
+    }
+
+    /// When it will pass.
+    pub fn at(&self) -> Option<Instant> {
+        self.with(|entry| entry.at)
+    }
+
     /// The time that is left; for ever if it was never set.
     pub fn remaining(&self) -> Duration {
-        let at = self.with(|entry| entry.at);
-        at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
+        self.at().map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Wakes the task before long: for what the system does not wake it for.

@@ -43,7 +43,7 @@ use self::hooks::OnRequest;
 use self::metrics::HttpMetrics;
 use self::record::{Ledger, Record};
 use self::silence::Silence;
-use self::upload::{ClientBody, Keep, Shelf, WorkerBody};
+use self::upload::{ClientBody, Keep, Pause, Shelf, WorkerBody};
 use self::view::View;
 use crate::access_log::{self, AccessLog};
 use crate::admission::Admission;
@@ -239,7 +239,9 @@ impl Gateway {
             return Err(GatewayError::BodyTooLarge(limit));
         }
         let deadline = exchange.deadline;
-        deadline.set(exchange.request_timeout());
+        let (time, limits) = (exchange.request_timeout(), &exchange.config().limits);
+        deadline.set(time);
+        exchange.caller.allow(time, limits);
         let permits = self.admit(exchange).await?;
 
         let request_id = exchange.record.request_id.clone();
@@ -248,7 +250,9 @@ impl Gateway {
         let mut head = accept::forwardable(request, &additions)?;
         let upload = exchange.record.upload();
         let most = exchange.config().retries.max_buffered_request_bytes;
-        let body = ClientBody::new(body, upload.clone(), limit, Some(Keep { most, shelf: self.shelf.clone() }));
+        let pause = Pause::new(&self.deadlines, limits.stream_body_stall_timeout_secs);
+        let keep = Some(Keep { most, shelf: self.shelf.clone() });
+        let body = ClientBody::new(body, upload.clone(), limit, keep, pause);
 
         let mut answer = if exchange.view.chain.is_empty() {
             let answering = destination(exchange, &mut head, body.into());

@@ -59,6 +59,7 @@ pub mod headers;
 pub mod http1;
 pub mod metrics;
 pub mod panics;
+pub mod patience;
 pub mod pressure;
 pub mod prompt;
 pub mod rate;

@@ -14,11 +14,12 @@ use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 
 use crate::client::Client;
-use crate::connection::{ClientConnection, LEAVE, Patience};
+use crate::connection::{ClientConnection, LEAVE};
 use crate::deadline::Deadline;
 use crate::gateway::Gateway;
 use crate::gateway::metrics::CountedConnection;
 use crate::http1::wire::Wire;
+use crate::patience::Patience;
 use crate::stream::Stream;
 use crate::tls::{self, Alpn, ServerTls};
 

@@ -11,11 +11,11 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
-use crate::connection::Patience;
 use crate::deadline::Deadlines;
 use crate::gateway::metrics::HttpMetrics;
 use crate::gateway::{Gateway, Shared};
 use crate::panics::{Vital, vital};
+use crate::patience::Patience;
 use crate::server::{self, Arrival};
 
 /// Time between two looks for idle connections to workers.
@@ -23,9 +23,6 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time between two looks at clients that the system does not report on.
 const ROUSE_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Time after a request's deadline in which its client can still be told so.
-const EXCHANGE_GRACE: Duration = Duration::from_secs(1);
 
 /// Tasks that run before the sockets are looked at again: each may be the first slice of a guest that spins.
 const TASKS_BETWEEN_EVENTS: u32 = 8;
@@ -106,12 +103,7 @@ async fn serve(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, mut inbox: mpsc::
 
 fn accept(gateway: &Rc<Gateway>, arrival: Arrival) {
     let view = gateway.view();
-    let limits = &view.snapshot.config.limits;
-    let patience = Patience {
-        head: limits.header_read_timeout_secs,
-        idle: limits.idle_connection_timeout_secs,
-        exchange: limits.request_timeout_secs + EXCHANGE_GRACE,
-    };
+    let patience = Patience::new(&view.snapshot.config.limits);
     spawn_local(server::serve(gateway.clone(), arrival, patience));
 }
 

@@ -32,7 +32,7 @@ pub struct Limits {
     /// Time that a worker may take until its answer begins; without it, the whole request's
     #[arg(long, env = "SMG_FIRST_BYTE_TIMEOUT_SECS", value_name = "SECONDS", value_parser = seconds)]
     pub first_byte_timeout_secs: Option<Duration>,
-    /// Time that a worker may be silent in the middle of an answer
+    /// Time that a worker may be silent in the middle of an answer, and a client in the middle of a body: sending none of its own, or taking nothing of its answer
     #[arg(long, env = "SMG_STREAM_BODY_STALL_TIMEOUT_SECS", default_value = "300", value_name = "SECONDS", value_parser = seconds)]
     pub stream_body_stall_timeout_secs: Duration,
     /// Send a comment to the client of an event stream when its worker has been silent for this time; 0 sends none

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::answer::Answer;
 use super::error::GatewayError;
 use super::exchange::Exchange;
-use super::upload::{ClientBody, WorkerBody};
+use super::upload::{ClientBody, Pause, WorkerBody};
 use super::view::View;
 use super::{Gateway, access, within};
 use crate::client::RequestBody;
@@ -23,6 +23,9 @@ use crate::modules::RequestHead;
 /// Largest body of a request to the admin API, and the time it may take to arrive.
 const MAX_ADMIN_BODY: u64 = 1 << 20;
 const ADMIN_BODY_TIME: Duration = Duration::from_secs(10);
+/// What a call may take: a module is compiled, after those that others have sent. The limits of requests that go to
+/// workers don't hold here.
+const ADMIN_TIME: Duration = Duration::from_secs(1800);
 
 /// Something that the control plane answers.
 pub struct ControlCall {
@@ -78,9 +81,12 @@ impl Gateway {
         body: RequestBody,
     ) -> Result<Answer, GatewayError> {
         access::check_admin(exchange, request)?;
+        exchange.caller.allow(ADMIN_TIME, &exchange.config().limits);
         let deadline = self.deadlines.register();
         deadline.set(ADMIN_BODY_TIME);
-        let body = ClientBody::new(body, exchange.record.upload(), MAX_ADMIN_BODY, None).collect(MAX_ADMIN_BODY);
+        let pause = Pause::new(&self.deadlines, ADMIN_BODY_TIME);
+        let body = ClientBody::new(body, exchange.record.upload(), MAX_ADMIN_BODY, None, pause);
+        let body = body.collect(MAX_ADMIN_BODY);
         let body = within(&deadline, || GatewayError::SlowBody, pin!(body)).await?;
         let (method, path) = (request.method.clone(), request.uri.path().to_owned());
         let headers = std::mem::take(&mut request.headers);

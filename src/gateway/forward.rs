@@ -202,6 +202,7 @@ struct Received {
 impl Received {
     fn into_answer(self, exchange: &Exchange) -> Answer {
         let Self { begun: (Response { status, mut headers, .. }, body), lease } = self;
+        exchange.record.upload().answered();
         headers::strip_hop_by_hop(&mut headers);
         // Whatever the worker calls it: the client and the log know the request by this id.
         headers.insert(&X_REQUEST_ID, exchange.record.request_id.clone());

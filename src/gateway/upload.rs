@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -13,13 +14,15 @@ use smallvec::SmallVec;
 
 use super::body::{BodyError, Collected, collect};
 use super::error::GatewayError;
-use crate::client::RequestBody;
+use crate::client::{RequestBody, RequestBodyError};
+use crate::deadline::{Deadline, Deadlines};
 
 /// What became of a request body while somebody else was reading it.
 #[derive(Debug, Default)]
 pub struct Upload {
     pub bytes: Cell<u64>,
     is_awaited: Cell<bool>,
+    is_answered: Cell<bool>,
     fault: Cell<Option<Fault>>,
     kept: RefCell<Kept>,
 }
@@ -27,6 +30,7 @@ pub struct Upload {
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Broken,
+    Slow,
     TooLarge(u64),
 }
 
@@ -63,6 +67,7 @@ impl Upload {
     pub fn error(&self) -> Option<GatewayError> {
         self.fault.get().map(|fault| match fault {
             Fault::Broken => GatewayError::BrokenBody,
+            Fault::Slow => GatewayError::SlowBody,
             Fault::TooLarge(limit) => GatewayError::BodyTooLarge(limit),
         })
     }
@@ -75,6 +80,11 @@ impl Upload {
     /// Who is to blame for a request that takes too long.
     pub fn late(&self) -> GatewayError {
         if self.is_awaited() { GatewayError::SlowBody } else { GatewayError::Timeout }
+    }
+
+    /// The answer has begun: the client may wait for it before it sends more, as in a call of gRPC in both directions.
+    pub fn answered(&self) {
+        self.is_answered.set(true);
     }
 
     /// The body will not be sent again.
@@ -143,13 +153,36 @@ pub struct ClientBody {
     incoming: RequestBody,
     upload: Rc<Upload>,
     limit: u64,
+    pause: Pause,
+}
+
+/// How long a client may send nothing of a body that somebody waits for.
+pub struct Pause {
+    time: Duration,
+    deadlines: Deadlines,
+    /// Set for the first time when the client pauses; most bodies come without a pause.
+    deadline: Option<Deadline>,
+}
+
+impl Pause {
+    pub fn new(deadlines: &Deadlines, time: Duration) -> Self {
+        Self { time, deadlines: deadlines.clone(), deadline: None }
+    }
+
+    fn begin(&mut self) {
+        self.deadline.get_or_insert_with(|| self.deadlines.register()).set(self.time);
+    }
+
+    fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.deadline.as_ref().map_or(Poll::Pending, |deadline| deadline.poll_expired(cx))
+    }
 }
 
 impl ClientBody {
     /// A body of at most `limit` bytes, of which nothing is kept without `keep`.
-    pub fn new(incoming: RequestBody, upload: Rc<Upload>, limit: u64, keep: Option<Keep>) -> Self {
+    pub fn new(incoming: RequestBody, upload: Rc<Upload>, limit: u64, keep: Option<Keep>, pause: Pause) -> Self {
         upload.kept.borrow_mut().keep = keep;
-        Self { incoming, upload, limit }
+        Self { incoming, upload, limit, pause }
     }
 
     /// Whether there is no body at all.
@@ -174,8 +207,8 @@ impl ClientBody {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        self.upload.is_awaited.set(frame.is_pending());
-        let frame = ready!(frame);
+        let was_awaited = self.upload.is_awaited.replace(frame.is_pending());
+        let Poll::Ready(frame) = frame else { return self.poll_pause(was_awaited, cx) };
         if self.incoming.is_end_stream() || frame.is_none() {
             self.upload.kept.borrow_mut().is_whole = true;
         }
@@ -186,6 +219,19 @@ impl ClientBody {
                 Err(BodyError::Client(error))
             }
         }))
+    }
+
+    /// The client sends nothing.
+    fn poll_pause<T>(&mut self, was_awaited: bool, cx: &mut Context<'_>) -> Poll<Option<Result<T, BodyError>>> {
+        if self.upload.is_answered.get() {
+            return Poll::Pending;
+        }
+        if !was_awaited {
+            self.pause.begin();
+        }
+        ready!(self.pause.poll_over(cx));
+        self.upload.fault.set(Some(Fault::Slow));
+        Poll::Ready(Some(Err(BodyError::Client(RequestBodyError::Slow))))
     }
 
     fn count(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {

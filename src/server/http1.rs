@@ -57,12 +57,6 @@ enum Next {
 }
 
 fn poll_next(gateway: &Gateway, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<Next> {
-    if connection.poll_expired(cx).is_ready() {
-        if connection.is_idle() {
-            connection.say_end(cx);
-        }
-        return Poll::Ready(Next::Gone);
-    }
     match connection.poll_request(cx) {
         Poll::Ready(Ok(Some((request, unreadable)))) => Poll::Ready(Next::Request(request, unreadable)),
         Poll::Ready(Ok(None)) => Poll::Ready(Next::Close),
@@ -70,6 +64,15 @@ fn poll_next(gateway: &Gateway, connection: &ClientConnection, cx: &mut Context<
         Poll::Ready(Err(error)) => Poll::Ready(Next::Broken(error)),
         // Only after a look at what has arrived: a request that is here already is answered.
         Poll::Pending => {
+            while connection.poll_expired(cx).is_ready() {
+                if !connection.is_idle() {
+                    return Poll::Ready(Next::Gone);
+                }
+                if connection.has_looked_again() {
+                    connection.say_end(cx);
+                    return Poll::Ready(Next::Gone);
+                }
+            }
             if gateway.is_draining() && connection.is_idle() {
                 connection.begin_leaving();
             }
@@ -225,7 +228,7 @@ enum Stop {
 /// An answer on its way to the client.
 struct Sending {
     body: OutgoingBody<GatewayBody>,
-    /// Bytes that the client had not taken when we last looked.
+    /// Bytes that the client had not taken when we last looked; the most there can be when it had taken all.
     unsent: usize,
 }
 
@@ -251,14 +254,20 @@ impl Sending {
         loop {
             match connection.poll_flush(cx) {
                 Poll::Ready(Ok(())) if self.body.is_ended() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if self.unsent != usize::MAX => {
+                    self.unsent = usize::MAX;
+                    connection.await_worker();
+                }
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Left)),
                 Poll::Pending => {
                     let unsent = connection.unsent();
-                    if self.body.is_ended() && unsent < self.unsent {
-                        connection.note_progress();
+                    if std::mem::replace(&mut self.unsent, unsent) != unsent {
+                        match self.body.is_ended() {
+                            true => connection.note_progress(),
+                            false => connection.await_client(),
+                        }
                     }
-                    self.unsent = unsent;
                     return connection.poll_left(cx).map(|()| Err(Stop::Left));
                 }
             }

@@ -22,7 +22,7 @@ use tokio::task::spawn_local;
 
 use super::calm::CalmIo;
 use crate::client::{Caller, Client, Http2Body, Late, RequestBody};
-use crate::connection::{LIMITS, Patience};
+use crate::connection::LIMITS;
 use crate::deadline::{Deadline, Deadlines};
 use crate::gateway::body::{BodyError, GatewayBody};
 use crate::gateway::{Gateway, Reply};
@@ -30,6 +30,7 @@ use crate::headers;
 use crate::http1::head::{HeadError, Request};
 use crate::http1::trailers;
 use crate::http1::wire::Wire;
+use crate::patience::{Patience, StreamClock};
 use crate::stream::Stream;
 
 /// Streams that a client may have open at once.
@@ -48,35 +49,40 @@ const PING_TIME: Duration = Duration::from_secs(20);
 /// How long a connection may take to close.
 const LINGER: Duration = Duration::from_secs(2);
 
+tokio::task_local! {
+    /// Of the stream whose task this is: between the task and what is ours in it, there is hyper.
+    static CLOCK: Rc<StreamClock>;
+}
+
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
 pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, deadline: Deadline, patience: Patience) {
-    let activity = Rc::new(Activity { open: Cell::new(0), deadline, patience });
-    activity.deadline.set(patience.head.min(patience.idle));
+    deadline.set(patience.head.min(patience.idle));
+    let activity = Activity { open: Cell::new(0), closing: Cell::new(false), deadline, patience: Cell::new(patience) };
+    let activity = Rc::new(activity);
     let (client, late) = (Rc::new(client), Rc::<Late>::default());
     let service = service_fn(|request: http::Request<Incoming>| {
-        let (gateway, client, stream) = (gateway.clone(), client.clone(), activity.begin());
+        let (gateway, client) = (gateway.clone(), client.clone());
+        let stream = activity.begin(Patience::new(&gateway.view().snapshot.config.limits));
         let request = request.map(|body| RequestBody::Http2(Http2Body::new(body, &late)));
         async move { Ok::<_, Infallible>(answer(&gateway, &client, request, stream).await) }
     });
-    let streams = Streams { deadlines: gateway.deadlines.clone(), time: patience.exchange };
+    let streams = Streams { deadlines: gateway.deadlines.clone(), activity: activity.clone() };
     let mut connection = pin!(builder(streams).serve_connection(TokioIo::new(CalmIo::new(wire)), service));
-    let mut closing = false;
     let served = poll_fn(|cx| {
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
             return Poll::Ready(served);
         }
         late.look(cx);
         let expired = activity.deadline.poll_expired(cx).is_ready();
-        if expired && (closing || activity.open.get() > 0) {
+        let closing = activity.closing.get();
+        if expired && closing {
             return Poll::Ready(Ok(()));
         }
         if !closing && (expired || gateway.is_draining()) {
-            closing = true;
+            activity.closing.set(true);
+            activity.look();
             late.clear();
             connection.as_mut().graceful_shutdown();
-            if activity.open.get() == 0 {
-                activity.deadline.set(LINGER);
-            }
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -108,6 +114,7 @@ async fn answer(
     request: http::Request<RequestBody>,
     stream: OpenStream,
 ) -> Response<StreamBody> {
+    let clock = CLOCK.with(Rc::clone);
     let (parts, body) = request.into_parts();
     let is_head = parts.method == Method::HEAD;
     let reply = if parts.headers.len() > LIMITS.fields {
@@ -115,10 +122,10 @@ async fn answer(
     } else {
         let http::request::Parts { method, uri, version, headers, .. } = parts;
         let mut request = Request { method, uri, version, headers };
-        gateway.handle(&Caller::Http2(client), &mut request, None, body).await
+        gateway.handle(&Caller::Http2(client, &clock), &mut request, None, body).await
     };
     let Reply { head, body } = reply;
-    let mut response = Response::new(StreamBody { body, _stream: stream });
+    let mut response = Response::new(StreamBody { body, clock, _stream: stream });
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     let headers = response.headers_mut();
@@ -135,15 +142,27 @@ async fn answer(
 struct Activity {
     /// Streams whose answers are not complete.
     open: Cell<usize>,
+    /// No other is begun.
+    closing: Cell<bool>,
     deadline: Deadline,
-    patience: Patience,
+    patience: Cell<Patience>,
 }
 
 impl Activity {
-    fn begin(self: &Rc<Self>) -> OpenStream {
+    fn begin(self: &Rc<Self>, patience: Patience) -> OpenStream {
+        self.patience.set(patience);
         self.open.set(self.open.get() + 1);
-        self.deadline.set(self.patience.exchange);
+        self.look();
         OpenStream(self.clone())
+    }
+
+    /// Streams have clocks of their own; the connection's is for the time without any.
+    fn look(&self) {
+        match (self.open.get(), self.closing.get()) {
+            (0, true) => self.deadline.set(LINGER),
+            (0, false) => self.deadline.set(self.patience.get().idle),
+            _ => self.deadline.unset(),
+        }
     }
 }
 
@@ -152,17 +171,15 @@ struct OpenStream(Rc<Activity>);
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        let open = self.0.open.get() - 1;
-        self.0.open.set(open);
-        if open == 0 {
-            self.0.deadline.set(self.0.patience.idle);
-        }
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.look();
     }
 }
 
 /// The body of an answer, on its stream.
 struct StreamBody {
     body: GatewayBody,
+    clock: Rc<StreamClock>,
     _stream: OpenStream,
 }
 
@@ -172,6 +189,10 @@ impl Body for StreamBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
+        match frame.is_ready() {
+            true => self.clock.note_piece(),
+            false => self.clock.note_pause(),
+        }
         frame.map_ok(|frame| match frame.into_trailers() {
             Ok(fields) => Frame::trailers(trailers::allowed(fields)),
             Err(frame) => frame,
@@ -187,12 +208,11 @@ impl Body for StreamBody {
     }
 }
 
-/// Runs streams as tasks of the shard. A stream ends with its request's time: a client that takes nothing of an
-/// answer also keeps anybody from asking for more of it.
+/// Runs streams as tasks of the shard, each for as long as its clock says.
 #[derive(Clone)]
 struct Streams {
     deadlines: Deadlines,
-    time: Duration,
+    activity: Rc<Activity>,
 }
 
 impl<F> Executor<F> for Streams
@@ -200,14 +220,13 @@ where
     F: Future<Output = ()> + 'static,
 {
     fn execute(&self, stream: F) {
-        let deadline = self.deadlines.register();
-        deadline.set(self.time);
-        spawn_local(async move {
+        let clock = Rc::new(StreamClock::new(self.deadlines.register(), self.activity.patience.get()));
+        spawn_local(CLOCK.scope(clock.clone(), async move {
             tokio::select! {
                 biased;
                 () = stream => {}
-                () = deadline.expired() => {}
+                () = clock.expired() => {}
             }
-        });
+        }));
     }
 }

@@ -71,7 +71,7 @@ fn a_client_that_takes_nothing_is_cut_off_although_it_goes_on_sending() {
     let worker = Worker::new(|_, conn| conn.answer(200, vec![b'x'; 64 * MIB]));
     let gateway = Gateway::builder()
         .worker(&worker)
-        .arg("--idle-connection-timeout-secs=0.5")
+        .arg("--stream-body-stall-timeout-secs=0.5")
         .arg("--request-timeout-secs=2")
         .start();
     for size in [3 * MIB, 64 * MIB] {

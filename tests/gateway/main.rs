@@ -106,6 +106,7 @@ mod sentinel_instances;
 mod sentinel_response;
 mod sentinel_tags;
 mod sentinel_wasi;
+mod slow_clients;
 mod slow_start;
 mod streaming;
 mod stuck_uploads;

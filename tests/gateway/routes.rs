@@ -1,6 +1,6 @@
 //! `routes`: what is different for some paths.
 
-use crate::support::{ConfigFile, Gateway, Module, Worker, guest, obliging};
+use crate::support::{ConfigFile, Gateway, H2, Last, Module, StreamEnd, Worker, guest, obliging};
 use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,6 +28,34 @@ fn a_route_has_times_of_its_own() {
     for path in ["/first/body", "/other/head", "/whole", "/first"] {
         assert_eq!(gateway.get(path).status, 200, "{path}");
     }
+}
+
+#[test]
+fn a_route_may_give_more_time_than_others_have() {
+    let worker = Worker::new(|request, conn| {
+        if request.target.ends_with("/body") {
+            conn.start_events();
+        }
+        conn.wait_peer_closed(Duration::from_secs(2));
+        match request.target.ends_with("/body") {
+            true => conn.chunk(""),
+            false => conn.answer(200, "late"),
+        }
+    });
+    let text = format!(
+        "worker_urls: [{}]\nrequest_timeout_secs: 0.2\nroutes:\n- {{path: /long/*, request_timeout_secs: 20}}\n",
+        worker.url()
+    );
+    let gateway = ConfigFile::new(text).gateway().start();
+    let (mut client, mut other) = (gateway.connect(), H2::connect(&gateway));
+    let streams = ["/long/head", "/long/body"].map(|path| other.start("GET", path, &[], Last::Yes));
+    assert_eq!(other.get("/short").status, 504);
+    for (path, stream) in ["/long/head", "/long/body"].into_iter().zip(streams) {
+        assert_eq!(client.get(path).status, 200, "{path}");
+        let answer = other.wait(stream);
+        assert_eq!((answer.status, answer.end), (200, StreamEnd::Clean), "{path}");
+    }
+    assert_eq!(client.get("/short").status, 504);
 }
 
 #[test]
