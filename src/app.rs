@@ -27,17 +27,17 @@ use crate::modules::{Cache, CacheError, Defaults, Engine, EngineError, LoadError
 use crate::panics::vital;
 use crate::pressure::{Lookout, Pressure};
 use crate::registry::{self, DeployError, Deployment, Origin, Registry, SectionError};
-use crate::reload::{self, Reload, ReloadError, Reloaded};
+use crate::reload::{self, Reload, ReloadError, Reloaded, Watches};
 use crate::routes::Overrides;
 use crate::scrape;
 use crate::shard::{Message, Shard};
 use crate::snapshot::{Publisher, Snapshot};
-use crate::tls::{self, Alpn, FileError, ServerTlsError};
+use crate::tls::{Alpn, FileError, ServerTlsError};
 use crate::trace::Tracer;
 use crate::trace::export::{Exporter, Pace};
 use crate::trace::target::{Environment, EnvironmentError};
 use crate::workers::connector::Connector;
-use crate::workers::names::Resolver;
+use crate::workers::names::NetError;
 
 /// Calls to the control plane that may wait for it.
 const MOST_CALLS: usize = 256;
@@ -65,7 +65,7 @@ pub enum StartError {
     #[error("traces: {0}")]
     Traces(#[from] EnvironmentError),
     #[error("names can't be resolved: {0}")]
-    Resolver(String),
+    Resolver(#[source] NetError),
     #[error("--wasm-cache-dir: {0}")]
     Cache(#[from] CacheError),
     #[error("--wasm-module needs --enable-wasm")]
@@ -107,7 +107,7 @@ impl App {
         let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let connector = Arc::new(Connector::new(&config).map_err(StartError::Certificates)?);
         let tls = Arc::new(ArcSwapOption::new(reload::server_tls(&config)?));
-        let resolver = resolver(&config)?;
+        let resolver = reload::resolver(&config).map_err(StartError::Resolver)?;
         let config = Arc::new(config);
         let publisher = Arc::new(Publisher::new(Snapshot {
             config: config.clone(),
@@ -122,7 +122,7 @@ impl App {
         let own = addresses.iter().copied().chain(metrics_address).collect();
         let fleet = Fleet::new(publisher.clone(), resolver, own);
         let wasm = wasm(&config, &publisher)?;
-        let exporter = exporter(&config, &connector)?;
+        let exporter = exporter(&config, &publisher)?;
         let (control, calls) = mpsc::channel(MOST_CALLS);
         let shared = Arc::new(Shared {
             publisher: publisher.clone(),
@@ -160,10 +160,9 @@ impl App {
             fleet.joined(TAKE_OVER).await;
         }
         spawn_local(vital(admin.clone().run(calls)));
-        spawn_local(vital(connector.tls().clone().watch(tls::WATCH_INTERVAL)));
-        if let Some(tls) = tls.load_full() {
-            spawn_local(vital(tls.watch(tls::WATCH_INTERVAL)));
-        }
+        let watches = Watches::default();
+        watches.follow_workers(&connector);
+        watches.follow_clients(tls.load_full().as_ref());
         if let Some(listener) = metrics_listener {
             let admin = admin.clone();
             spawn_local(vital(scrape::serve(listener, move || admin.metrics())));
@@ -175,7 +174,7 @@ impl App {
         let accept = |listener: Listener| spawn_local(vital(listener.accept(reception.clone(), stop.subscribe())));
         let acceptors = listeners.into_iter().map(accept).collect();
         let registry = admin.registry.clone();
-        let reload = Reload { fleet, registry, tls, admission: shared.admission.clone(), speaks_tls };
+        let reload = Reload { fleet, registry, tls, admission: shared.admission.clone(), speaks_tls, watches };
         Ok(Self {
             addresses,
             metrics_address,
@@ -236,20 +235,16 @@ impl App {
 }
 
 /// What sends traces to a collector, if there is one.
-fn exporter(config: &Config, connector: &Arc<Connector>) -> Result<Option<(Tracer, Exporter)>, StartError> {
+fn exporter(config: &Config, publisher: &Arc<Publisher>) -> Result<Option<(Tracer, Exporter)>, StartError> {
     let Some(endpoint) = config.traces.otlp_endpoint.clone() else { return Ok(None) };
     let environment = Environment::read(|name| std::env::var(name).ok(), uuid::Uuid::new_v4().to_string())?;
-    let tls = connector.tls().clone();
+    let publisher = publisher.clone();
     let connect = async move |host: &str, stream: TcpStream| {
-        tls.connect(host, stream, Alpn::Http1).await.map_err(io::Error::other)
+        let connector = publisher.current().connector.clone();
+        connector.tls().connect(host, stream, Alpn::Http1).await.map_err(io::Error::other)
     };
     let ratio = config.traces.otlp_sample_ratio;
     Ok(Some(Exporter::start(endpoint, environment, ratio, Pace::default(), connect)))
-}
-
-fn resolver(config: &Config) -> Result<Resolver, StartError> {
-    let servers: Vec<_> = config.workers.dns_servers.iter().map(|server| server.0).collect();
-    Resolver::new(&servers).map_err(|cause| StartError::Resolver(cause.to_string()))
 }
 
 /// Looks how much of the process's resources is used.

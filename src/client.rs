@@ -16,7 +16,6 @@ use http::uri::Scheme;
 use http_body::{Body, Frame, SizeHint};
 
 pub use self::http2_body::{Http2Body, Late};
-use crate::config::Limits;
 use crate::connection::ClientConnection;
 use crate::headers;
 use crate::http1::MessageError;
@@ -63,11 +62,11 @@ pub enum Interim {
 }
 
 impl Caller<'_> {
-    /// The request may take so long, whatever holds for others. What the limits say now holds from here on.
-    pub fn allow(&self, request: Duration, limits: &Limits) {
+    /// The request may take so long, whatever holds for others.
+    pub fn allow(&self, request: Duration) {
         match self {
-            Self::Http1(connection, _) => connection.allow(request, limits),
-            Self::Http2(_, clock) => clock.allow(Patience::exchange(request), limits.stream_body_stall_timeout_secs),
+            Self::Http1(connection, _) => connection.allow(request),
+            Self::Http2(_, clock) => clock.allow(Patience::exchange(request)),
         }
     }
 

@@ -15,7 +15,6 @@ use tokio::io::AsyncWrite;
 use tokio::io::Interest;
 
 use crate::client::{Client, Interim};
-use crate::config;
 use crate::deadline::Deadline;
 use crate::http1::MessageError;
 use crate::http1::framing::{Decoder, FramingError};
@@ -47,7 +46,7 @@ pub struct ClientConnection {
     http: RefCell<Http>,
     pub client: Client,
     deadline: Deadline,
-    patience: Cell<Patience>,
+    patience: Rc<Cell<Patience>>,
     /// When the request must have its answer, while the deadline is that of a client who takes nothing.
     end: Cell<Option<Instant>>,
     /// Some of a request's head is here.
@@ -83,7 +82,7 @@ pub type Opening = (head::Request, Option<FramingError>);
 
 impl ClientConnection {
     /// `deadline` is that of the first request's head, and has been set.
-    pub fn new(wire: Wire<Stream>, client: Client, deadline: Deadline, patience: Patience) -> Rc<Self> {
+    pub fn new(wire: Wire<Stream>, client: Client, deadline: Deadline, patience: Rc<Cell<Patience>>) -> Rc<Self> {
         let http = Http {
             wire,
             heads: HeadReader::default(),
@@ -95,7 +94,7 @@ impl ClientConnection {
             http: RefCell::new(http),
             client,
             deadline,
-            patience: Cell::new(patience),
+            patience,
             end: Cell::default(),
             head_begun: Cell::new(false),
             is_leaving: Cell::default(),
@@ -321,11 +320,10 @@ impl ClientConnection {
         self.http.borrow_mut().wire.poll_flush(cx)
     }
 
-    /// The request may take so long, whatever holds for others. What the limits say now holds from here on.
-    pub fn allow(&self, request: Duration, limits: &config::Limits) {
+    /// The request may take so long, whatever holds for others.
+    pub fn allow(&self, request: Duration) {
         let exchange = Patience::exchange(request);
-        let before = self.patience.replace(Patience::new(limits));
-        if exchange != before.exchange {
+        if exchange != self.patience.get().exchange {
             self.deadline.set(exchange);
         }
     }

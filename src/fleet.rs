@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_local};
 
 use crate::config::{Config, Policy, WorkerUrl, file};
 use crate::panics::vital;
@@ -29,7 +30,9 @@ const MOST_WORKERS: usize = 4096;
 /// See the module's documentation. It belongs to the control plane's thread.
 pub struct Fleet {
     publisher: Arc<Publisher>,
-    resolver: Rc<Resolver>,
+    resolver: watch::Sender<Rc<Resolver>>,
+    /// Marked as changed when workers are to be checked in another way.
+    checks: watch::Sender<()>,
     /// The gateway's own addresses.
     own: Arc<[SocketAddr]>,
     state: RefCell<State>,
@@ -51,7 +54,8 @@ pub struct Member {
     about: RefCell<About>,
     stage: Cell<Stage>,
     origin: Origin,
-    watch: RefCell<Watch>,
+    /// The tasks that follow it; they end with it.
+    watch: RefCell<JoinSet<()>>,
 }
 
 impl Member {
@@ -117,16 +121,6 @@ fn configured(config: &Config) -> Vec<(WorkerUrl, About)> {
     all
 }
 
-/// The tasks that follow a worker; they end with it.
-#[derive(Default)]
-struct Watch(Vec<JoinHandle<()>>);
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.iter().for_each(JoinHandle::abort);
-    }
-}
-
 /// Why a worker can't be added.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
@@ -147,7 +141,8 @@ impl Fleet {
     pub fn new(publisher: Arc<Publisher>, resolver: Resolver, own: Arc<[SocketAddr]>) -> Rc<Self> {
         let fleet = Self {
             publisher,
-            resolver: Rc::new(resolver),
+            resolver: watch::Sender::new(Rc::new(resolver)),
+            checks: watch::Sender::new(()),
             own,
             state: RefCell::new(State { version: fastrand::u64(..), ..State::default() }),
         };
@@ -273,6 +268,22 @@ impl Fleet {
         }
         let place = |member: &Rc<Member>| order.iter().position(|url| *url == member.worker.url).unwrap_or(order.len());
         self.state.borrow_mut().members.sort_by_cached_key(place);
+        for member in self.members() {
+            member.worker.renew(&config.breakers);
+            if config.workers.disable_health_check {
+                member.worker.set_health(Health::Healthy);
+            }
+        }
+    }
+
+    /// Looks all names up with another resolver.
+    pub fn resolve_with(&self, resolver: Resolver) {
+        self.resolver.send_replace(Rc::new(resolver));
+    }
+
+    /// Checks all workers anew, because it is done in another way.
+    pub fn check_again(&self) {
+        self.checks.send_replace(());
     }
 
     fn config(&self) -> Arc<Config> {
@@ -284,26 +295,23 @@ impl Fleet {
             Origin::Configuration => Guard::Operator,
             Origin::AdminApi => Guard::AdminApi(self.own.clone()),
         };
-        let is_checked = !config.workers.disable_health_check;
-        let health = if is_checked { Health::Pending } else { Health::Healthy };
+        let health = if config.workers.disable_health_check { Health::Healthy } else { Health::Pending };
         let worker = Arc::new(Worker::new(url, health, config));
-        let mut watch = vec![spawn_local(vital(names::follow(worker.clone(), self.resolver.clone(), guard)))];
-        if is_checked {
-            let fleet = Rc::downgrade(self);
-            let publisher = self.publisher.clone();
-            let settings = move || {
-                let snapshot = publisher.current();
-                (snapshot.config.clone(), snapshot.connector.clone())
-            };
-            let changed = move || drop(fleet.upgrade().inspect(|fleet| fleet.publish()));
-            watch.push(spawn_local(vital(health::watch(worker.clone(), settings, changed))));
-        }
+        let (fleet, publisher) = (Rc::downgrade(self), self.publisher.clone());
+        let settings = move || {
+            let snapshot = publisher.current();
+            (snapshot.config.clone(), snapshot.connector.clone())
+        };
+        let changed = move || drop(fleet.upgrade().inspect(|fleet| fleet.publish()));
+        let mut watch = JoinSet::new();
+        watch.spawn_local(vital(names::follow(worker.clone(), self.resolver.subscribe(), guard)));
+        watch.spawn_local(vital(health::watch(worker.clone(), settings, self.checks.subscribe(), changed)));
         let member = Rc::new(Member {
             worker,
             about: RefCell::new(about),
             stage: Cell::new(Stage::Serving),
             origin,
-            watch: RefCell::new(Watch(watch)),
+            watch: RefCell::new(watch),
         });
         self.state.borrow_mut().members.push(member.clone());
         member
@@ -345,14 +353,15 @@ impl State {
         if groups.is_empty() {
             groups.push(Group { serves: Serves::new(None, &[]), policy: config.workers.policy, workers: Vec::new() });
         }
-        let pools: Vec<_> = groups.into_iter().map(|group| self.pool(group)).collect();
+        let slow_start = config.workers.slow_start_secs;
+        let pools: Vec<_> = groups.into_iter().map(|group| self.pool(group, slow_start)).collect();
         // What was learnt of models that nobody serves any more is forgotten.
         self.balancers.retain(|(of, ..)| pools.iter().any(|pool| pool.serves == *of));
         pools
     }
 
     /// What its policy has learnt stays as long as the policy does.
-    fn pool(&mut self, group: Group) -> Arc<Pool> {
+    fn pool(&mut self, group: Group, slow_start: Duration) -> Arc<Pool> {
         let Group { serves, policy, workers } = group;
         let known = self.balancers.iter().position(|(of, with, _)| *of == serves && *with == policy);
         let at = known.unwrap_or_else(|| {
@@ -360,7 +369,7 @@ impl State {
             self.balancers.push((serves.clone(), policy, Balancer::new(policy, &PolicySettings::default())));
             self.balancers.len() - 1
         });
-        let pool = Pool::new(serves, workers, &self.balancers[at].2);
+        let pool = Pool::new(serves, workers, &self.balancers[at].2, slow_start);
         self.balancers[at].2 = pool.balancer().clone();
         Arc::new(pool)
     }

@@ -55,6 +55,7 @@ use crate::http1::framing::FramingError;
 use crate::http1::head::Request;
 use crate::metrics::now_ms;
 use crate::modules::{Engine, RequestHead, ResponseHead, ShardGuests, Visit};
+use crate::patience::Patience;
 use crate::pressure::{Level, Pressure, Resource};
 use crate::routes::{self, Route};
 use crate::snapshot::{Publisher, SnapshotCache};
@@ -91,6 +92,8 @@ pub struct Gateway {
     guests: Option<ShardGuests>,
     cache: RefCell<SnapshotCache>,
     view: RefCell<Rc<View>>,
+    /// Of its clients' connections.
+    pub patience: Rc<Cell<Patience>>,
     retries: Budget,
     /// What is kept of bodies that may have to be sent again.
     shelf: Rc<Shelf>,
@@ -102,10 +105,12 @@ impl Gateway {
         let guests = shared.engine.as_ref().map(|engine| ShardGuests::new(engine, u32::from(shared.shards)));
         let view = View::empty(shared.publisher.current()).next(shared.publisher.current(), guests.as_ref());
         let retries = Budget::new(NonZeroU16::new(shared.shards).unwrap_or(NonZeroU16::MIN));
+        let patience = Rc::new(Cell::new(Patience::new(&view.snapshot.config.limits)));
         let (cache, view) = (RefCell::new(cache), RefCell::new(Rc::new(view)));
         let ledger = Rc::new(Ledger { metrics: metrics.clone(), log: AccessLog::new(shared.log.clone()) });
         let tracer = shared.tracer.clone().map(Rc::new);
-        Self { shared, deadlines, metrics, ledger, tracer, guests, cache, view, retries, shelf: Rc::default() }
+        let shelf = Rc::default();
+        Self { shared, deadlines, metrics, ledger, tracer, guests, cache, view, patience, retries, shelf }
     }
 
     /// Answers one request. Whatever happens, the client gets an answer with the request's id.
@@ -241,7 +246,7 @@ impl Gateway {
         let deadline = exchange.deadline;
         let (time, limits) = (exchange.request_timeout(), &exchange.config().limits);
         deadline.set(time);
-        exchange.caller.allow(time, limits);
+        exchange.caller.allow(time);
         let permits = self.admit(exchange).await?;
 
         let request_id = exchange.record.request_id.clone();
@@ -305,15 +310,21 @@ impl Gateway {
         self.shared.draining.load(Relaxed)
     }
 
-    /// The snapshot in force, with this shard's guests and connections. Whether it changed is one read.
+    /// The snapshot in force, with this shard's guests and connections.
     pub fn view(&self) -> Rc<View> {
+        self.keep_up();
+        self.view.borrow().clone()
+    }
+
+    /// Takes over what has been published. Whether anything has is one read.
+    pub fn keep_up(&self) {
         let mut cache = self.cache.borrow_mut();
         let current = cache.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(current, &view.snapshot) {
             *view = Rc::new(view.next(current.clone(), self.guests.as_ref()));
+            self.patience.set(Patience::new(&current.config.limits));
         }
-        view.clone()
     }
 
     /// Closes connections to workers that nobody has used for a while.

@@ -10,7 +10,7 @@ use crate::deadline::Deadline;
 /// What a request is given beyond its own time: its own end comes first, and is told.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long a client may take.
+/// How long a client may take. A shard's connections share it, because a reload may change it.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// To send the whole head of a request, from its first byte (or from the start of the connection).
@@ -48,7 +48,7 @@ pub struct StreamClock {
     pieces: Cell<u64>,
     /// The client has not made room for another.
     awaits_client: Cell<bool>,
-    stall: Cell<Duration>,
+    stall: Duration,
 }
 
 impl StreamClock {
@@ -58,17 +58,16 @@ impl StreamClock {
             end: Cell::new(Instant::now()),
             pieces: Cell::default(),
             awaits_client: Cell::default(),
-            stall: Cell::default(),
+            stall: patience.stall,
         };
-        clock.allow(patience.exchange, patience.stall);
+        clock.allow(patience.exchange);
         clock
     }
 
-    /// The stream may take so long from now on, and its client may take nothing for `stall`.
-    pub fn allow(&self, exchange: Duration, stall: Duration) {
+    /// The stream may take so long from now on.
+    pub fn allow(&self, exchange: Duration) {
         self.end.set(Instant::now() + exchange);
-        self.stall.set(stall);
-        self.deadline.set(exchange.min(stall));
+        self.deadline.set(exchange.min(self.stall));
     }
 
     /// The client has made room for a piece, and gets it.
@@ -93,7 +92,7 @@ impl StreamClock {
             if left.is_zero() || (self.awaits_client.get() && before == seen) {
                 return;
             }
-            self.deadline.set(left.min(self.stall.get()));
+            self.deadline.set(left.min(self.stall));
         }
     }
 }

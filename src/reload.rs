@@ -1,12 +1,14 @@
 //! A new configuration in place of the one in force: whole or not at all, without a request seeing half of it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use tokio::task::JoinSet;
 
 use crate::admin::wasm;
 use crate::admission::{Admission, AdmissionSettings};
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::fleet::Fleet;
 use crate::keys::Keys;
 use crate::modules::Module;
@@ -17,6 +19,7 @@ use crate::routes::Overrides;
 use crate::snapshot::Snapshot;
 use crate::tls::{self, FileError, KeyPairFiles, ServerTls, ServerTlsError, Site};
 use crate::workers::connector::Connector;
+use crate::workers::names::{NetError, Resolver};
 
 /// What a reload changes.
 pub struct Reload {
@@ -27,6 +30,32 @@ pub struct Reload {
     pub admission: Arc<Admission>,
     /// Some listener speaks TLS, and will until a restart.
     pub speaks_tls: bool,
+    pub watches: Watches,
+}
+
+/// The tasks that look whether files of certificates change, for those that are in force alone.
+#[derive(Default)]
+pub struct Watches {
+    clients: RefCell<JoinSet<()>>,
+    workers: RefCell<JoinSet<()>>,
+}
+
+impl Watches {
+    /// Of what clients are shown now.
+    pub fn follow_clients(&self, tls: Option<&Arc<ServerTls>>) {
+        let mut tasks = JoinSet::new();
+        if let Some(tls) = tls {
+            tasks.spawn_local(vital(tls.clone().watch(tls::WATCH_INTERVAL)));
+        }
+        self.clients.replace(tasks);
+    }
+
+    /// Of what workers are connected to with now.
+    pub fn follow_workers(&self, connector: &Connector) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn_local(vital(connector.tls().clone().watch(tls::WATCH_INTERVAL)));
+        self.workers.replace(tasks);
+    }
 }
 
 /// Why a configuration is not taken.
@@ -38,6 +67,8 @@ pub enum ReloadError {
     ServerTls(#[from] ServerTlsError),
     #[error("a listener speaks TLS, and no certificate is left")]
     NoCertificate,
+    #[error("names can't be resolved: {0}")]
+    Resolver(#[from] NetError),
     #[error(transparent)]
     Module(#[from] SectionError),
 }
@@ -54,13 +85,15 @@ impl Reload {
     ///
     /// Compiling modules takes its time: whoever calls this waits for it, or drops it half-way and nothing has changed,
     /// before calling it again.
-    pub async fn apply(&self, before: &Config, config: Config) -> Result<Reloaded, ReloadError> {
+    pub async fn apply(&self, before: &Config, mut config: Config) -> Result<Reloaded, ReloadError> {
         let mut reloaded = compare(before, &config);
         let connector = Arc::new(Connector::new(&config).map_err(ReloadError::Connector)?);
         let tls = server_tls(&config)?;
         if self.speaks_tls && tls.is_none() {
             return Err(ReloadError::NoCertificate);
         }
+        let differ = |part: fn(&Config) -> String| part(before) != part(&config);
+        let resolver = differ(names).then(|| resolver(&config)).transpose()?;
         let staged = match &self.registry {
             Some(registry) => Some(stage(registry, &config).await?),
             None => None,
@@ -70,12 +103,16 @@ impl Reload {
             None if !config.sections.modules.is_empty() => reloaded.needs_restart.push("modules"),
             _ => {}
         }
+        let connector = differ(connections).then_some(connector);
+        let (shows_others, checks_again) = (differ(shown), differ(checks) || connector.is_some());
+        wait_for_restart(before, &mut config);
         let config = Arc::new(config);
         self.admission.set(admission_settings(&config));
-        let connector = reloaded.changed.contains(&"tls").then(|| {
-            self.take_over(tls, &connector);
-            connector
-        });
+        if shows_others {
+            self.watches.follow_clients(tls.as_ref());
+            self.tls.store(tls);
+        }
+        connector.iter().for_each(|connector| self.watches.follow_workers(connector));
         self.fleet.adopt(&config);
         let publish = |modules: Option<Vec<Arc<Module>>>| {
             self.fleet.publish_with(|next| {
@@ -88,17 +125,51 @@ impl Reload {
             Some(staged) => staged.commit(|modules| publish(Some(modules))),
             None => publish(None),
         }
+        resolver.into_iter().for_each(|resolver| self.fleet.resolve_with(resolver));
+        if checks_again {
+            self.fleet.check_again();
+        }
         Ok(reloaded)
     }
+}
 
-    /// Shows clients and workers other certificates.
-    fn take_over(&self, tls: Option<Arc<ServerTls>>, connector: &Arc<Connector>) {
-        if let Some(tls) = &tls {
-            tokio::task::spawn_local(vital(tls.clone().watch(tls::WATCH_INTERVAL)));
-        }
-        self.tls.store(tls);
-        tokio::task::spawn_local(vital(connector.tls().clone().watch(tls::WATCH_INTERVAL)));
-    }
+/// What names of workers are resolved with.
+fn names(config: &Config) -> String {
+    format!("{:?}", config.workers.dns_servers)
+}
+
+/// What connections to workers are made with.
+fn connections(config: &Config) -> String {
+    let (workers, tls) = (&config.workers, &config.tls);
+    let identity = (&tls.client_cert_path, &tls.client_key_path);
+    format!("{:?}", (workers.connect_timeout_secs, &tls.ca_cert_paths, identity, tls.upstream_http2))
+}
+
+/// What clients are shown.
+fn shown(config: &Config) -> String {
+    format!("{:?}", (&config.tls.tls_cert_path, &config.tls.tls_key_path, &config.sections.certificates))
+}
+
+/// How workers are checked, and which.
+fn checks(config: &Config) -> String {
+    format!("{:?}", config.workers)
+}
+
+/// Where the gateway listens, and what it speaks there.
+fn listens(config: &Config) -> String {
+    let listen = Listen { shutdown_grace_period_secs: Default::default(), ..config.listen.clone() };
+    format!("{:?}", (listen, config.tls.tls_cert_path.is_some(), &config.sections.listeners))
+}
+
+/// Puts back what only a restart changes: whoever reads it finds what is in force, and the next reload says again what
+/// waits.
+fn wait_for_restart(before: &Config, config: &mut Config) {
+    let shutdown_grace_period_secs = config.listen.shutdown_grace_period_secs;
+    config.listen = Listen { shutdown_grace_period_secs, ..before.listen.clone() };
+    config.sections.listeners.clone_from(&before.sections.listeners);
+    config.wasm.clone_from(&before.wasm);
+    config.log.clone_from(&before.log);
+    config.traces.clone_from(&before.traces);
 }
 
 /// What follows from a configuration alone; what it says as before goes on.
@@ -132,16 +203,18 @@ type Part = (&'static str, fn(&Config) -> String);
 /// What differs, by the names that users know; but for modules, of which their files are a part.
 fn compare(before: &Config, after: &Config) -> Reloaded {
     let differ = |of: fn(&Config) -> String| of(before) != of(after);
-    let parts: [Part; 12] = [
+    let parts: [Part; 14] = [
         ("workers", |config| format!("{:?}", config.workers)),
         ("pools", |config| format!("{:?}", config.sections.pools)),
         ("routes", |config| format!("{:?}", config.sections.routes)),
         ("retries", |config| format!("{:?}", config.retries)),
+        ("breakers", |config| format!("{:?}", config.breakers)),
         ("limits", |config| format!("{:?}", config.limits)),
         ("admission", |config| format!("{:?}", config.admission)),
         ("cors", |config| format!("{:?}", config.access.cors_allowed_origins)),
         ("tls", |config| format!("{:?}{:?}", config.tls, config.sections.certificates)),
-        ("listen", |config| format!("{:?}{:?}", config.listen, config.sections.listeners)),
+        ("shutdown", |config| format!("{:?}", config.listen.shutdown_grace_period_secs)),
+        ("listen", listens),
         ("wasm", |config| format!("{:?}", config.wasm)),
         ("log", |config| format!("{:?}", config.log)),
         ("traces", |config| format!("{:?}", config.traces)),
@@ -174,6 +247,12 @@ pub fn server_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, ServerTlsEr
     if sites.is_empty() { Ok(None) } else { Ok(Some(Arc::new(ServerTls::new(sites)?))) }
 }
 
+/// What asks for the addresses of workers.
+pub fn resolver(config: &Config) -> Result<Resolver, NetError> {
+    let servers: Vec<_> = config.workers.dns_servers.iter().map(|server| server.0).collect();
+    Resolver::new(&servers)
+}
+
 /// The limit on requests in flight.
 pub fn admission_settings(config: &Config) -> AdmissionSettings {
     AdmissionSettings { limit: config.admission.limit(cores()), queue: config.admission.queue_size }
@@ -195,10 +274,23 @@ mod tests {
     #[test]
     fn a_reload_says_what_it_changes_and_what_it_can_not() {
         let before = Config::of(&["--api-key=a"]);
-        let after = Config::of(&["--api-key=b", "--port=1", "--request-timeout-secs=5", "--otlp-endpoint=http://c"]);
+        let mut after =
+            Config::of(&["--api-key=b", "--port=1", "--request-timeout-secs=5", "--otlp-endpoint=http://c"]);
         let reloaded = compare(&before, &after);
         assert_eq!(reloaded.changed, ["limits", "keys"]);
         assert_eq!(reloaded.needs_restart, ["listen", "traces"]);
+        let asked = after.clone();
+        wait_for_restart(&before, &mut after);
+        assert!(compare(&before, &after).needs_restart.is_empty(), "that is not in force");
+        assert_eq!(compare(&after, &asked).needs_restart, ["listen", "traces"], "and is said again");
+        for (flags, changed, needs_restart) in [
+            (&["--shutdown-grace-period-secs=1"][..], "shutdown", ""),
+            (&["--cb-failure-threshold=1"], "breakers", ""),
+            (&["--tls-cert-path=a", "--tls-key-path=b"], "tls", "listen"),
+        ] {
+            let reloaded = compare(&Config::of(&[]), &Config::of(flags));
+            assert_eq!((&*reloaded.changed.concat(), &*reloaded.needs_restart.concat()), (changed, needs_restart));
+        }
         let same = compare(&before, &Config::of(&["--api-key=a"]));
         assert_eq!((same.changed.len(), same.needs_restart.len()), (0, 0));
     }

@@ -37,7 +37,6 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
     control.block_on(async {
         let mut stop = Stop::new()?;
         let mut watch = Watch::new(config.config.clone().zip(config.digest))?;
-        let grace = config.listen.shutdown_grace_period_secs;
         let introduction = Introduction::new(&config);
         let app = App::start(config, log.writer.clone()).await?;
         introduction.print(&app);
@@ -61,6 +60,7 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
         };
         tracing::info!("draining");
         tell_supervisor("STOPPING=1");
+        let grace = app.publisher.current().config.listen.shutdown_grace_period_secs;
         app.drain(grace, stop.asked()).await;
         ended
     })

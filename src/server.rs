@@ -19,7 +19,6 @@ use crate::deadline::Deadline;
 use crate::gateway::Gateway;
 use crate::gateway::metrics::CountedConnection;
 use crate::http1::wire::Wire;
-use crate::patience::Patience;
 use crate::stream::Stream;
 use crate::tls::{self, Alpn, ServerTls};
 
@@ -38,14 +37,16 @@ pub struct Arrival {
 }
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
-pub async fn serve(gateway: Rc<Gateway>, arrival: Arrival, patience: Patience) {
+pub async fn serve(gateway: Rc<Gateway>, arrival: Arrival) {
     let Arrival { stream, peer, tls, admin, counted: _counted } = arrival;
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "a connection can't be served"),
     };
     let deadline = gateway.deadlines.register();
-    deadline.set(patience.head);
+    gateway.keep_up();
+    let patience = gateway.patience.clone();
+    deadline.set(patience.get().head);
     let (stream, alpn) = match tls {
         None => (Stream::Plain(stream), None),
         Some(tls) => match shake_hands(&gateway, &tls, stream, &deadline).await {
@@ -78,7 +79,7 @@ pub async fn serve(gateway: Rc<Gateway>, arrival: Arrival, patience: Patience) {
         }
         Protocol::Http2 => {
             gateway.metrics.protocols.http2.add(1);
-            http2::serve(&gateway, wire, client, deadline, patience).await
+            http2::serve(&gateway, wire, client, deadline).await
         }
         Protocol::None => {}
     }

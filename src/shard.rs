@@ -15,7 +15,6 @@ use crate::deadline::Deadlines;
 use crate::gateway::metrics::HttpMetrics;
 use crate::gateway::{Gateway, Shared};
 use crate::panics::{Vital, vital};
-use crate::patience::Patience;
 use crate::server::{self, Arrival};
 
 /// Time between two looks for idle connections to workers.
@@ -94,23 +93,17 @@ async fn serve(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, mut inbox: mpsc::
     spawn_local(vital(rouse(deadlines.clone())));
     while let Some(message) = inbox.recv().await {
         match message {
-            Message::Client(arrival) => accept(&gateway, arrival),
+            Message::Client(arrival) => drop(spawn_local(server::serve(gateway.clone(), arrival))),
             Message::Drain => deadlines.wake_all(),
             Message::Stop => return,
         }
     }
 }
 
-fn accept(gateway: &Rc<Gateway>, arrival: Arrival) {
-    let view = gateway.view();
-    let patience = Patience::new(&view.snapshot.config.limits);
-    spawn_local(server::serve(gateway.clone(), arrival, patience));
-}
-
 /// Lets go of what a new snapshot no longer has, also on a shard that has no requests.
 async fn follow(gateway: Rc<Gateway>, mut publications: watch::Receiver<()>) {
     while publications.changed().await.is_ok() {
-        gateway.view();
+        gateway.keep_up();
     }
 }
 

@@ -87,7 +87,7 @@ impl Worker {
             state: AtomicU8::new(health as u8),
             in_flight: AtomicUsize::new(0),
             breaker: Breaker::new(config.breakers.settings()),
-            warmup: Warmup::new(config.workers.slow_start_secs),
+            warmup: Warmup::new(),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             retries: AtomicU64::new(0),
@@ -117,6 +117,11 @@ impl Worker {
 
     pub fn breaker_state(&self) -> State {
         self.breaker.state(Instant::now())
+    }
+
+    /// Other settings for its breaker, from now on.
+    pub fn renew(&self, breakers: &Breakers) {
+        self.breaker.renew(breakers.settings(), Instant::now());
     }
 
     /// A health check has passed: a worker that could not be reached is tried again.

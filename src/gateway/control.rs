@@ -81,7 +81,7 @@ impl Gateway {
         body: RequestBody,
     ) -> Result<Answer, GatewayError> {
         access::check_admin(exchange, request)?;
-        exchange.caller.allow(ADMIN_TIME, &exchange.config().limits);
+        exchange.caller.allow(ADMIN_TIME);
         let deadline = self.deadlines.register();
         deadline.set(ADMIN_BODY_TIME);
         let pause = Pause::new(&self.deadlines, ADMIN_BODY_TIME);

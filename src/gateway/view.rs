@@ -25,18 +25,31 @@ impl View {
         Self { snapshot, chain: Vec::new(), connections: Vec::new() }
     }
 
-    /// The view of a new snapshot; connections to workers that stay are kept.
+    /// The view of a new snapshot. Connections to workers that stay are kept, unless they would be made in another way
+    /// now; requests in flight finish on the old ones.
     pub fn next(&self, snapshot: Arc<Snapshot>, guests: Option<&ShardGuests>) -> Self {
         let chain = guests.map(|guests| guests.arrange(&snapshot.modules)).unwrap_or_default();
         let known =
             self.connections.iter().flatten().map(|connections| (Arc::as_ptr(&connections.worker), connections));
-        let known: FxHashMap<*const Worker, _> = known.collect();
+        let mut known: FxHashMap<*const Worker, _> = known.collect();
         let max_idle_time = snapshot.config.workers.upstream_pool_idle_timeout_secs;
-        let connections_to = |worker: &Arc<Worker>| match known.get(&Arc::as_ptr(worker)) {
-            Some(known) => (*known).clone(),
-            None => Rc::new(Connections::new(worker.clone(), snapshot.connector.clone(), max_idle_time)),
+        if !Arc::ptr_eq(&snapshot.connector, &self.snapshot.connector)
+            || max_idle_time != self.snapshot.config.workers.upstream_pool_idle_timeout_secs
+        {
+            known.drain().for_each(|(_, old)| old.retire());
+        }
+        let mut own: FxHashMap<*const Worker, Rc<Connections<WorkerBody>>> = FxHashMap::default();
+        // A worker in several pools has one set of connections.
+        let mut connections_to = |worker: &Arc<Worker>| {
+            let own = own.entry(Arc::as_ptr(worker)).or_insert_with(|| match known.remove(&Arc::as_ptr(worker)) {
+                Some(known) => known.clone(),
+                None => Rc::new(Connections::new(worker.clone(), snapshot.connector.clone(), max_idle_time)),
+            });
+            own.clone()
         };
-        let connections = snapshot.pools.iter().map(|pool| pool.all.iter().map(connections_to).collect()).collect();
+        let connections =
+            snapshot.pools.iter().map(|pool| pool.all.iter().map(&mut connections_to).collect()).collect();
+        known.values().for_each(|left| left.retire());
         Self { snapshot, chain, connections }
     }
 

@@ -57,6 +57,8 @@ enum Next {
 }
 
 fn poll_next(gateway: &Gateway, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<Next> {
+    // The time of a request begins with its last byte, before anybody else looks at it.
+    gateway.keep_up();
     match connection.poll_request(cx) {
         Poll::Ready(Ok(Some((request, unreadable)))) => Poll::Ready(Next::Request(request, unreadable)),
         Poll::Ready(Ok(None)) => Poll::Ready(Next::Close),

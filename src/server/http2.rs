@@ -55,14 +55,14 @@ tokio::task_local! {
 }
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
-pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, deadline: Deadline, patience: Patience) {
-    deadline.set(patience.head.min(patience.idle));
-    let activity = Activity { open: Cell::new(0), closing: Cell::new(false), deadline, patience: Cell::new(patience) };
-    let activity = Rc::new(activity);
+pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, deadline: Deadline) {
+    let patience = gateway.patience.clone();
+    deadline.set(patience.get().head.min(patience.get().idle));
+    let activity = Rc::new(Activity { open: Cell::new(0), closing: Cell::new(false), deadline, patience });
     let (client, late) = (Rc::new(client), Rc::<Late>::default());
     let service = service_fn(|request: http::Request<Incoming>| {
-        let (gateway, client) = (gateway.clone(), client.clone());
-        let stream = activity.begin(Patience::new(&gateway.view().snapshot.config.limits));
+        gateway.keep_up();
+        let (gateway, client, stream) = (gateway.clone(), client.clone(), activity.begin());
         let request = request.map(|body| RequestBody::Http2(Http2Body::new(body, &late)));
         async move { Ok::<_, Infallible>(answer(&gateway, &client, request, stream).await) }
     });
@@ -145,12 +145,11 @@ struct Activity {
     /// No other is begun.
     closing: Cell<bool>,
     deadline: Deadline,
-    patience: Cell<Patience>,
+    patience: Rc<Cell<Patience>>,
 }
 
 impl Activity {
-    fn begin(self: &Rc<Self>, patience: Patience) -> OpenStream {
-        self.patience.set(patience);
+    fn begin(self: &Rc<Self>) -> OpenStream {
         self.open.set(self.open.get() + 1);
         self.look();
         OpenStream(self.clone())

@@ -10,9 +10,11 @@
 
 mod phase;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use http::StatusCode;
 
 use self::phase::{Phase, milliseconds};
@@ -27,6 +29,17 @@ pub struct BreakerSettings {
     pub timeout: Duration,
     /// A row of failures that began longer ago begins anew.
     pub window: Duration,
+}
+
+impl BreakerSettings {
+    /// With what a breaker can count to.
+    fn clamped(self) -> Arc<Self> {
+        Arc::new(Self {
+            failure_threshold: self.failure_threshold.clamp(1, phase::MOST_FAILURES),
+            success_threshold: self.success_threshold.clamp(1, phase::MOST_TRIALS),
+            ..self
+        })
+    }
 }
 
 impl Default for BreakerSettings {
@@ -109,7 +122,8 @@ pub enum Change {
 /// The breaker of one worker, shared by all shards.
 #[derive(Debug)]
 pub struct Breaker {
-    settings: Option<BreakerSettings>,
+    /// Without any it admits everything and never opens. Looked at only when the worker fails, or has.
+    settings: ArcSwapOption<BreakerSettings>,
     base: Instant,
     word: AtomicU64,
 }
@@ -117,16 +131,24 @@ pub struct Breaker {
 impl Breaker {
     /// Without settings it admits everything and never opens.
     pub fn new(settings: Option<BreakerSettings>) -> Self {
-        let settings = settings.map(|settings| BreakerSettings {
-            failure_threshold: settings.failure_threshold.clamp(1, phase::MOST_FAILURES),
-            success_threshold: settings.success_threshold.clamp(1, phase::MOST_TRIALS),
-            ..settings
-        });
+        let settings = ArcSwapOption::new(settings.map(BreakerSettings::clamped));
         Self { settings, base: Instant::now(), word: AtomicU64::new(Phase::CLOSED.encode()) }
+    }
+
+    /// Goes by other settings from now on. What it has counted stays, unless it did not count, and a worker that is left
+    /// alone is so no longer than the new settings would leave it.
+    pub fn renew(&self, settings: Option<BreakerSettings>, now: Instant) {
+        let timeout = settings.map_or(Duration::ZERO, |settings| settings.timeout);
+        let before = self.settings.swap(settings.map(BreakerSettings::clamped));
+        self.change(|phase| match (&before, settings) {
+            (Some(_), Some(_)) => phase.no_longer_than(self.ms(now + timeout)),
+            _ => Phase::CLOSED,
+        });
     }
 
     pub fn state(&self, now: Instant) -> State {
         match self.phase() {
+            _ if self.settings.load().is_none() => State::Closed,
             Phase::Closed { .. } => State::Closed,
             Phase::Open { until, .. } if self.ms(now) < until => State::Open,
             Phase::Open { .. } | Phase::HalfOpen { .. } => State::HalfOpen,
@@ -135,22 +157,24 @@ impl Breaker {
 
     /// Whether [`Breaker::admit`] would give a ticket now. Reserves nothing: for listing candidates.
     pub fn could_admit(&self, now: Instant) -> bool {
-        let Some(settings) = &self.settings else { return true };
-        match self.phase() {
-            Phase::Closed { .. } => true,
-            phase => phase.with_trial(self.ms(now), settings).is_some(),
+        let phase = self.phase();
+        if let Phase::Closed { .. } = phase {
+            return true;
         }
+        let settings = self.settings.load();
+        settings.as_ref().is_none_or(|settings| phase.with_trial(self.ms(now), settings).is_some())
     }
 
     /// Asks to send one request.
     pub fn admit(&self, now: Instant) -> Option<Ticket> {
-        let Some(settings) = &self.settings else { return Some(Ticket::Normal) };
         let mut word = self.word.load(Relaxed);
         loop {
             let phase = Phase::decode(word);
             if let Phase::Closed { .. } = phase {
                 return Some(Ticket::Normal);
             }
+            let settings = self.settings.load();
+            let Some(settings) = settings.as_ref() else { return Some(Ticket::Normal) };
             let (next, round) = phase.with_trial(self.ms(now), settings)?;
             match self.word.compare_exchange_weak(word, next.encode(), Relaxed, Relaxed) {
                 Ok(_) => return Some(Ticket::Trial(round)),
@@ -166,7 +190,8 @@ impl Breaker {
 
     /// Says what became of a request.
     pub fn report(&self, ticket: Ticket, outcome: Outcome, now: Instant) -> Option<Change> {
-        let settings = self.settings.as_ref()?;
+        let settings = self.settings.load();
+        let settings = settings.as_ref()?;
         self.change(|phase| phase.after(ticket, outcome, self.ms(now), settings))
     }
 

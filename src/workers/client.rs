@@ -4,7 +4,7 @@
 //! bytes wake the client's task directly, and a client that leaves takes the worker's request with it. An
 //! idle connection is not driven at all; it is looked at when it is taken again, and closed by its age.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,7 @@ pub struct Connections<B> {
     idle: RefCell<Vec<Box<Link<B>>>>,
     http2: Http2<B>,
     max_idle_time: Duration,
+    is_retired: Cell<bool>,
 }
 
 impl<B> Connections<B>
@@ -39,7 +40,8 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     pub fn new(worker: Arc<Worker>, connector: Arc<Connector>, max_idle_time: Duration) -> Self {
-        Self { worker, connector, idle: RefCell::default(), http2: Http2::new(max_idle_time), max_idle_time }
+        let (http2, is_retired) = (Http2::new(max_idle_time), Cell::new(false));
+        Self { worker, connector, idle: RefCell::default(), http2, max_idle_time, is_retired }
     }
 
     /// The connection used last that is still good, if there is one.
@@ -67,9 +69,17 @@ where
     pub fn keep(&self, mut link: Box<Link<B>>) {
         link.rest();
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MOST_IDLE {
+        if idle.len() < MOST_IDLE && !self.is_retired.get() {
             idle.push(link);
         }
+    }
+
+    /// Closes what is idle, and from now on whatever has finished: others take their place, and those who hold these
+    /// still may do so for long.
+    pub fn retire(&self) {
+        self.is_retired.set(true);
+        self.idle.take();
+        self.http2.retire();
     }
 
     /// Closes what has been idle for too long.

@@ -1,10 +1,12 @@
 //! Active health checks: a worker joins when it answers, leaves when it stops, and comes back when it
 //! answers again.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::client::{self, FetchError};
@@ -15,29 +17,38 @@ use crate::config::{Config, Workers};
 /// The first pauses between checks of a worker that has never answered.
 const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Checks one worker for ever, with the settings that are in force; calls `changed` after its health did.
-pub async fn watch(worker: Arc<Worker>, settings: impl Fn() -> (Arc<Config>, Arc<Connector>), changed: impl Fn()) {
+/// Checks one worker for ever, with the settings that are in force, and at once when `renewed` says that they are
+/// others; calls `changed` after its health did. While the settings want no checks, it waits for others.
+pub async fn watch(
+    worker: Arc<Worker>,
+    settings: impl Fn() -> (Arc<Config>, Arc<Connector>),
+    mut renewed: watch::Receiver<()>,
+    changed: impl Fn(),
+) {
     let mut streak = Streak::default();
     let mut startup = Startup::default();
     loop {
         let (config, connector) = settings();
         let config = &config.workers;
-        let passed = check(&connector, &worker, config).await;
-        if passed {
-            worker.check_passed();
-        }
-        let next = streak.after(worker.health(), passed, config);
-        if next != worker.health() {
-            worker.set_health(next);
-            match next {
-                Health::Healthy => info!(worker = %worker.label, "the worker is healthy"),
-                Health::Pending | Health::Unhealthy => warn!(worker = %worker.label, "the worker is unhealthy"),
+        let checked = async {
+            if config.disable_health_check {
+                return pending().await;
             }
-            changed();
+            let passed = check(&connector, &worker, config).await;
+            if streak.judge(&worker, passed, config) {
+                changed();
+            }
+            let pause = match worker.health() {
+                Health::Pending => startup.pause(&worker, config),
+                Health::Healthy | Health::Unhealthy => config.health_check_interval_secs,
+            };
+            tokio::time::sleep(pause).await;
+        };
+        tokio::select! {
+            biased;
+            Ok(()) = renewed.changed() => {}
+            () = checked => {}
         }
-        let pause =
-            if next == Health::Pending { startup.pause(&worker, config) } else { config.health_check_interval_secs };
-        tokio::time::sleep(pause).await;
     }
 }
 
@@ -81,6 +92,23 @@ struct Streak {
 }
 
 impl Streak {
+    /// What a check says of the worker's health, and whether that is something else than before.
+    fn judge(&mut self, worker: &Worker, passed: bool, config: &Workers) -> bool {
+        if passed {
+            worker.check_passed();
+        }
+        let next = self.after(worker.health(), passed, config);
+        if next == worker.health() {
+            return false;
+        }
+        worker.set_health(next);
+        match next {
+            Health::Healthy => info!(worker = %worker.label, "the worker is healthy"),
+            Health::Pending | Health::Unhealthy => warn!(worker = %worker.label, "the worker is unhealthy"),
+        }
+        true
+    }
+
     fn after(&mut self, health: Health, passed: bool, config: &Workers) -> Health {
         (self.passed, self.failed) = if passed { (self.passed + 1, 0) } else { (0, self.failed + 1) };
         match health {

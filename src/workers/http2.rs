@@ -45,6 +45,8 @@ const PING_TIME: Duration = Duration::from_secs(10);
 pub struct Http2<B> {
     connections: RefCell<Vec<Rc<Connection<B>>>>,
     max_idle_time: Duration,
+    /// Nothing is kept for those who come later.
+    is_retired: Cell<bool>,
     /// Connections that are being made, and requests that wait for one of them.
     dialing: Cell<usize>,
     waiting: Cell<usize>,
@@ -152,7 +154,9 @@ where
         let (open, reused, idle_since) = (Cell::new(0), Cell::new(false), Cell::new(Instant::now()));
         let connection = Rc::new(Connection { sender, allowed: Box::new(allowed), peer, open, idle_since, reused });
         let place = Connection::place(&connection);
-        self.connections.borrow_mut().push(connection);
+        if !self.is_retired.get() {
+            self.connections.borrow_mut().push(connection);
+        }
         Ok(place)
     }
 }
@@ -163,10 +167,17 @@ impl<B> Http2<B> {
         Self {
             connections: RefCell::default(),
             max_idle_time,
+            is_retired: Cell::new(false),
             dialing: Cell::new(0),
             waiting: Cell::new(0),
             dialed: Notify::new(),
         }
+    }
+
+    /// Each connection is closed when the last exchange on it has ended.
+    pub fn retire(&self) {
+        self.is_retired.set(true);
+        self.connections.take();
     }
 
     /// Closes what has been idle for too long.

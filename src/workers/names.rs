@@ -12,24 +12,30 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tracing::{info, warn};
 
-pub use self::resolver::{NameError, Resolver};
+pub use self::resolver::{NameError, NetError, Resolver};
 
 use self::course::{Course, News};
 use super::Worker;
 use super::guard::Guard;
 
-/// Keeps one worker's addresses current for ever; returns at once if its URL has an address. For the control
-/// plane's local runtime.
-pub async fn follow(worker: Arc<Worker>, resolver: Rc<Resolver>, guard: Guard) {
+/// Keeps one worker's addresses current for ever; returns at once if its URL has an address. Another resolver is asked
+/// at once. For the control plane's local runtime.
+pub async fn follow(worker: Arc<Worker>, mut resolver: watch::Receiver<Rc<Resolver>>, guard: Guard) {
     let (host, port) = (worker.url.host(), worker.url.port());
     if host.parse::<IpAddr>().is_ok() {
         return;
     }
     let mut course = Course::new(port, guard);
     loop {
-        let (news, pause) = course.after(resolver.look_up(host).await);
+        let current = resolver.borrow_and_update().clone();
+        let found = tokio::select! {
+            found = current.look_up(host) => found,
+            Ok(()) = resolver.changed() => continue,
+        };
+        let (news, pause) = course.after(found);
         match news {
             News::Same => {}
             News::Moved { old } => {
@@ -45,7 +51,10 @@ pub async fn follow(worker: Arc<Worker>, resolver: Rc<Resolver>, guard: Guard) {
                 worker.addresses.fail(why);
             }
         }
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            Ok(()) = resolver.changed() => {}
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::policy::{Ask, Balancer};
 use super::{Health, Lease, Worker};
@@ -37,14 +37,16 @@ pub struct Pool {
     /// Positions in `all` of those that are healthy.
     healthy: Vec<usize>,
     balancer: Balancer,
+    /// Time in which a worker that comes back gets its full share.
+    slow_start: Duration,
 }
 
 impl Pool {
     /// The pool as the workers' health is now. `balancer` is that of the pool before it, or a new one.
-    pub fn new(serves: Serves, all: Vec<Arc<Worker>>, balancer: &Balancer) -> Self {
+    pub fn new(serves: Serves, all: Vec<Arc<Worker>>, balancer: &Balancer, slow_start: Duration) -> Self {
         let healthy = (0..all.len()).filter(|at| all[*at].health() == Health::Healthy).collect();
         let keys: Vec<_> = all.iter().map(|worker| worker.key).collect();
-        Self { serves, all, healthy, balancer: balancer.over(&keys) }
+        Self { serves, all, healthy, balancer: balancer.over(&keys), slow_start }
     }
 
     pub fn balancer(&self) -> &Balancer {
@@ -103,7 +105,7 @@ impl Pool {
 
     /// Whether this request passes over a worker that warms up.
     fn is_cold(&self, at: usize, now: Instant) -> bool {
-        let weight = self.all[at].warmup.weight(now);
+        let weight = self.all[at].warmup.weight(now, self.slow_start);
         weight < 1.0 && fastrand::f64() > weight
     }
 
@@ -139,7 +141,8 @@ mod tests {
             Arc::new(Worker::new(format!("http://w{at}:1").parse().expect("a URL"), *health, &config))
         };
         let all = healths.iter().enumerate().map(worker).collect();
-        Pool::new(Serves::new(None, &[]), all, &Balancer::new(policy, &Default::default()))
+        let balancer = Balancer::new(policy, &Default::default());
+        Pool::new(Serves::new(None, &[]), all, &balancer, config.workers.slow_start_secs)
     }
 
     fn pick(pool: &Pool, avoid: &[usize]) -> Option<Lease> {

@@ -10,16 +10,15 @@ const LEAST: f64 = 0.1;
 /// Where one worker is in its slow start; shared by all shards.
 #[derive(Debug)]
 pub struct Warmup {
-    slow_start: Duration,
     base: Instant,
     /// Nanoseconds after `base`, plus one; 0 while the worker has never come back.
     started: AtomicU64,
 }
 
 impl Warmup {
-    /// A worker with its full weight. It takes `slow_start` to warm up; with zero it always is warm.
-    pub fn new(slow_start: Duration) -> Self {
-        Self { slow_start, base: Instant::now(), started: AtomicU64::new(0) }
+    /// A worker with its full weight.
+    pub fn new() -> Self {
+        Self { base: Instant::now(), started: AtomicU64::new(0) }
     }
 
     /// The worker is back. Not for the first time it joins: at the gateway's start all workers are equally
@@ -29,14 +28,14 @@ impl Warmup {
         self.started.store(u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1), Relaxed);
     }
 
-    /// From a tenth, when it came back, evenly up to 1.
-    pub fn weight(&self, now: Instant) -> f64 {
+    /// From a tenth, when it came back, evenly up to 1 after `slow_start`; with zero it always is warm.
+    pub fn weight(&self, now: Instant, slow_start: Duration) -> f64 {
         let started = self.started.load(Relaxed);
-        if started == 0 || self.slow_start.is_zero() {
+        if started == 0 || slow_start.is_zero() {
             return 1.0;
         }
         let warm_for = now.saturating_duration_since(self.base + Duration::from_nanos(started - 1));
-        (LEAST + (1.0 - LEAST) * warm_for.div_duration_f64(self.slow_start)).min(1.0)
+        (LEAST + (1.0 - LEAST) * warm_for.div_duration_f64(slow_start)).min(1.0)
     }
 }
 
@@ -46,21 +45,22 @@ mod tests {
 
     #[test]
     fn the_weight_grows_evenly_from_a_tenth_each_time_the_worker_comes_back() {
-        let warmup = Warmup::new(Duration::from_secs(30));
+        let (warmup, slow_start) = (Warmup::new(), Duration::from_secs(30));
         let at = |seconds| warmup.base + Duration::from_secs(seconds);
-        assert_eq!(warmup.weight(at(5)), 1.0, "it has not been away");
+        let weight = |seconds| warmup.weight(at(seconds), slow_start);
+        assert_eq!(weight(5), 1.0, "it has not been away");
         for back in [0, 10, 1000] {
             warmup.start(at(back));
-            let weights = [0, 10, 20, 30, 500].map(|later| (warmup.weight(at(back + later)) * 100.0).round());
+            let weights = [0, 10, 20, 30, 500].map(|later| (weight(back + later) * 100.0).round());
             assert_eq!(weights, [10.0, 40.0, 70.0, 100.0, 100.0]);
         }
-        assert_eq!(warmup.weight(at(0)), LEAST, "an earlier look than the start is none");
+        assert_eq!(weight(0), LEAST, "an earlier look than the start is none");
     }
 
     #[test]
     fn without_a_slow_start_it_is_warm_at_once() {
-        let warmup = Warmup::new(Duration::ZERO);
+        let warmup = Warmup::new();
         warmup.start(warmup.base);
-        assert_eq!(warmup.weight(warmup.base), 1.0);
+        assert_eq!(warmup.weight(warmup.base, Duration::ZERO), 1.0);
     }
 }

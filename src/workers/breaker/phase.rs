@@ -118,6 +118,14 @@ impl Phase {
         }
     }
 
+    /// Open no longer than until then.
+    pub fn no_longer_than(self, end: u64) -> Self {
+        match self {
+            Phase::Open { until, cause } => Phase::Open { until: until.min(end), cause },
+            _ => self,
+        }
+    }
+
     pub fn change_to(self, after: Self) -> Option<Change> {
         match (self, after) {
             (Phase::Closed { .. }, Phase::Closed { .. })

@@ -22,7 +22,8 @@ fn a_worker_is_followed_through_failures_and_refusals() {
         let resolver = Resolver::with_files(&[dns.address], "/nowhere", "/nowhere").expect("a resolver");
         let worker =
             Arc::new(Worker::new("http://w.test:8000".parse().expect("a URL"), Health::Pending, &Config::of(&[])));
-        let following = spawn_local(follow(worker.clone(), Rc::new(resolver), Guard::AdminApi(Arc::default())));
+        let resolver = watch::Sender::new(Rc::new(resolver));
+        let following = spawn_local(follow(worker.clone(), resolver.subscribe(), Guard::AdminApi(Arc::default())));
         let at = |ip: &str| vec![SocketAddr::new(ip.parse().expect("an address"), 8000)];
         // A question that was under way, both families of one look-up, and one more: a look-up that began after
         // the change has ended.
