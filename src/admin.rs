@@ -38,7 +38,6 @@ pub struct Admin {
     /// `None` when no traces are sent.
     pub traces: Option<Arc<Counts>>,
     pub shards: Vec<Arc<HttpMetrics>>,
-    pub models: models::Cached,
 }
 
 /// Calls that are answered at once; what comes on top waits, and past that is refused.
@@ -62,7 +61,6 @@ impl Admin {
     async fn answer(&self, question: Question) -> Response<Bytes> {
         match question {
             Question::Metrics => self.metrics(),
-            Question::Models => self.models.list(&self.publisher.current()).await,
             Question::Admin(call) => self.resource(call).await,
         }
     }

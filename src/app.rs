@@ -15,12 +15,13 @@ use tokio::task::{JoinHandle, spawn_local};
 use tracing_appender::non_blocking::NonBlocking;
 
 use crate::access_log::{self, Format};
-use crate::admin::Admin;
+use crate::admin::{Admin, models};
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::gateway::Shared;
 use crate::gateway::accept::Via;
+use crate::gateway::control::Control;
 use crate::keys::Keys;
 use crate::listeners::{self, ListenError, Listener, Reception, Speaks};
 use crate::modules::{Cache, CacheError, Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
@@ -123,11 +124,12 @@ impl App {
         let fleet = Fleet::new(publisher.clone(), resolver, own);
         let wasm = wasm(&config, &publisher)?;
         let exporter = exporter(&config, &publisher)?;
-        let (control, calls) = mpsc::channel(MOST_CALLS);
+        let (calls, called) = mpsc::channel(MOST_CALLS);
+        let (models, askers) = mpsc::channel(models::MOST_WAITING);
         let shared = Arc::new(Shared {
             publisher: publisher.clone(),
             engine: wasm.as_ref().map(|wasm| wasm.engine.clone()),
-            control,
+            control: Control { calls, models },
             via: Via::new(&format!("smg-{:016x}", fastrand::u64(..))),
             draining: AtomicBool::new(false),
             shards: shard_count(&config),
@@ -150,7 +152,6 @@ impl App {
             pressure: shared.pressure.clone(),
             traces: exporter.as_ref().map(|(_, exporter)| exporter.counts.clone()),
             shards: shards.iter().map(|shard| shard.metrics.clone()).collect(),
-            models: Default::default(),
         });
         if let Some(registry) = &admin.registry {
             deploy_at_start(registry, &config, &publisher).await?;
@@ -159,7 +160,8 @@ impl App {
             // Until then those who connect wait, or are served by the gateway that was here before.
             fleet.joined(TAKE_OVER).await;
         }
-        spawn_local(vital(admin.clone().run(calls)));
+        spawn_local(vital(admin.clone().run(called)));
+        spawn_local(vital(models::answer(publisher.clone(), askers)));
         let watches = Watches::default();
         watches.follow_workers(&connector);
         watches.follow_clients(tls.load_full().as_ref());

@@ -31,12 +31,11 @@ use std::task::Poll;
 
 use http::{Method, StatusCode, Uri};
 use http_body::Body;
-use tokio::sync::mpsc;
 
 use self::accept::{Additions, Via};
 use self::answer::Answer;
 use self::body::{Content, GatewayBody};
-use self::control::ControlCall;
+use self::control::Control;
 use self::error::GatewayError;
 use self::exchange::Exchange;
 use self::hooks::OnRequest;
@@ -66,7 +65,7 @@ use crate::workers::retry::Budget;
 pub struct Shared {
     pub publisher: Arc<Publisher>,
     pub engine: Option<Arc<Engine>>,
-    pub control: mpsc::Sender<ControlCall>,
+    pub control: Control,
     pub via: Via,
     pub draining: AtomicBool,
     pub shards: u16,

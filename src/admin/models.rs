@@ -1,15 +1,18 @@
 //! `GET /v1/models`: what the healthy workers offer together.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::mpsc;
 
-use crate::snapshot::Snapshot;
+use crate::gateway::control::Asker;
+use crate::snapshot::{Publisher, Snapshot};
 use crate::workers::{Worker, client};
 
 /// Time a worker has to list its models, and the largest list that is read.
@@ -17,22 +20,34 @@ const TIME: Duration = Duration::from_secs(5);
 const MAX_LIST: usize = 1 << 20;
 /// Time for which a union is good.
 const FRESH: Duration = Duration::from_secs(1);
+/// Askers that wait for it together, and as many that wait to join them.
+pub const MOST_WAITING: usize = 16_384;
 
-/// The union, asked for at most once at a time and once in [`FRESH`], however many clients want it.
-#[derive(Default)]
-pub struct Cached(Mutex<Option<(Instant, Response<Bytes>)>>);
-
-impl Cached {
-    pub async fn list(&self, snapshot: &Snapshot) -> Response<Bytes> {
-        let mut cached = self.0.lock().await;
-        if let Some((asked, list)) = &*cached
+/// Tells everybody who asks, for as long as anybody can. The workers are asked at most once at a time and once in
+/// [`FRESH`]: who comes meanwhile shares the answer. One that is slow holds up nobody who wants something else.
+pub async fn answer(publisher: Arc<Publisher>, mut askers: mpsc::Receiver<Asker>) {
+    let mut last: Option<(Instant, Response<Bytes>)> = None;
+    while let Some(asker) = askers.recv().await {
+        if let Some((asked, list)) = &last
             && asked.elapsed() < FRESH
         {
-            return list.clone();
+            // Whoever asked may have left meanwhile.
+            let _ = asker.send(list.clone());
+            continue;
         }
-        let list = union(snapshot).await;
-        *cached = Some((Instant::now(), list.clone()));
-        list
+        let snapshot = publisher.current();
+        let (mut asking, mut waiting) = (pin!(union(&snapshot)), vec![asker]);
+        let list = loop {
+            tokio::select! {
+                list = &mut asking => break list,
+                Some(asker) = askers.recv(), if waiting.len() < MOST_WAITING => waiting.push(asker),
+            }
+            if waiting.len() == MOST_WAITING {
+                waiting.retain(|asker| !asker.is_closed());
+            }
+        };
+        waiting.into_iter().for_each(|asker| drop(asker.send(list.clone())));
+        last = Some((Instant::now(), list));
     }
 }
 

@@ -8,7 +8,7 @@ use http::header::HeaderMap;
 use http::{Method, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::answer::Answer;
 use super::error::GatewayError;
@@ -30,13 +30,23 @@ const ADMIN_TIME: Duration = Duration::from_secs(1800);
 /// Something that the control plane answers.
 pub struct ControlCall {
     pub question: Question,
-    pub reply: oneshot::Sender<Response<Bytes>>,
+    pub reply: Asker,
 }
+
+/// Who waits for an answer.
+pub type Asker = oneshot::Sender<Response<Bytes>>;
 
 pub enum Question {
     Metrics,
-    Models,
     Admin(AdminCall),
+}
+
+/// The ways to the control plane. Callers have one of their own, so that nobody can shut out those who look after the
+/// gateway.
+pub struct Control {
+    pub calls: mpsc::Sender<ControlCall>,
+    /// Who wants the list of models.
+    pub models: mpsc::Sender<Asker>,
 }
 
 /// A request to the admin API.
@@ -93,16 +103,19 @@ impl Gateway {
         self.ask(Question::Admin(AdminCall { method, path, headers, body })).await
     }
 
-    /// Asks the control plane.
     async fn ask(&self, question: Question) -> Result<Answer, GatewayError> {
-        let (reply, answer) = oneshot::channel();
-        let call = ControlCall { question, reply };
-        self.shared.control.try_send(call).map_err(|error| match error {
-            TrySendError::Full(_) => GatewayError::Overloaded,
-            TrySendError::Closed(_) => GatewayError::ControlPlane,
-        })?;
-        Ok(Answer::whole(answer.await.map_err(|_| GatewayError::ControlPlane)?))
+        answer(&self.shared.control.calls, |reply| ControlCall { question, reply }).await
     }
+}
+
+/// Asks the control plane.
+async fn answer<T>(way: &mpsc::Sender<T>, call: impl FnOnce(Asker) -> T) -> Result<Answer, GatewayError> {
+    let (reply, answer) = oneshot::channel();
+    way.try_send(call(reply)).map_err(|error| match error {
+        TrySendError::Full(_) => GatewayError::Overloaded,
+        TrySendError::Closed(_) => GatewayError::ControlPlane,
+    })?;
+    Ok(Answer::whole(answer.await.map_err(|_| GatewayError::ControlPlane)?))
 }
 
 /// The models that the workers offer together.
@@ -115,7 +128,7 @@ pub(super) async fn models(
     if exchange.view.snapshot.healthy_count() == 0 {
         return Err(GatewayError::NoWorker);
     }
-    exchange.gateway.ask(Question::Models).await
+    answer(&exchange.gateway.shared.control.models, |asker| asker).await
 }
 
 pub(super) fn only_reads(method: &Method) -> Result<(), GatewayError> {

@@ -1,7 +1,8 @@
 //! The gateway's own endpoints; everything else is the workers'.
 
-use crate::support::{Gateway, Worker};
+use crate::support::{Gate, Gateway, Worker, eventually};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 fn serving_models(models: &[&str]) -> Worker {
     let data: Vec<Value> =
@@ -70,6 +71,32 @@ fn a_worker_that_lists_no_models_does_not_hide_the_others() {
     let gateway = Gateway::builder().worker(&first).worker(&second).start();
     let answer = gateway.get("/v1/models");
     assert_eq!((answer.status, &answer.json()["data"][0]["id"]), (200, &json!("llama")));
+}
+
+#[test]
+fn a_worker_that_is_slow_to_list_its_models_shuts_nobody_out_and_is_asked_once() {
+    let (asked, go_on) = (Gate::new(), Gate::new());
+    let (says_asked, wait) = (asked.clone(), go_on.clone());
+    let worker = Worker::new(move |_, conn| {
+        says_asked.open();
+        wait.wait();
+        conn.answer_json(&json!({"object": "list", "data": [{"id": "slow", "object": "model"}]}));
+    });
+    let gateway = Gateway::before(&worker);
+    let ask = |_| {
+        let mut client = gateway.connect();
+        client.send_request("GET", "/v1/models", &[], b"");
+        client
+    };
+    let mut first = ask(0);
+    asked.wait();
+    let mut clients: Vec<_> = (0..400).map(ask).collect();
+    eventually(Duration::from_secs(3), || gateway.metrics().sum("smg_admission_inflight", &[]) == 401.0);
+    assert_eq!(gateway.get("/workers").status, 200);
+    go_on.open();
+    assert_eq!(first.read_response().json()["data"][0]["id"], "slow");
+    assert!(clients.iter_mut().all(|client| client.read_response().status == 200));
+    assert_eq!(worker.requests().len(), 1);
 }
 
 #[test]
