@@ -17,18 +17,20 @@ use crate::workers::policy::Ask;
 static ROUTING_KEY: HeaderName = HeaderName::from_static("x-smg-routing-key");
 static TARGET_WORKER: HeaderName = HeaderName::from_static("x-smg-target-worker");
 
-/// Whether somebody needs to know what is in the body.
-pub fn wants_body(exchange: &Exchange) -> bool {
-    match (&exchange.view.snapshot.pools[..], own_pool(exchange)) {
+/// Whether somebody needs to know what is in the body, and it can be known. What is no JSON is not read before it is
+/// sent on: the client of a gRPC call may not say more before it is answered.
+pub fn wants_body(exchange: &Exchange, head: &RequestHead) -> bool {
+    let is_wanted = match (&exchange.view.snapshot.pools[..], own_pool(exchange)) {
         ([only], _) => only.wants_prompt(),
         (pools, Some(own)) => pools[own].wants_prompt(),
         (_, None) => true,
-    }
+    };
+    is_wanted && is_json(&head.headers)
 }
 
 /// What a body says, as far as it was read.
 pub enum Said<'a> {
-    /// There is none, or nobody needed to know.
+    /// There is none, nobody needed to know, or it is no JSON.
     Nothing,
     Prompt(Prompt<'a>),
     NoPrompt(PromptError),
@@ -71,7 +73,7 @@ impl<'a> Destination<'a> {
         let pool = match (&snapshot.pools[..], own_pool(exchange)) {
             ([_], _) => 0,
             (_, Some(own)) => own,
-            (_, None) => pool_by_model(exchange, head, said)?,
+            (_, None) => pool_by_model(exchange, said)?,
         };
         let ask = Ask {
             routing_key: routing_key.as_deref(),
@@ -90,17 +92,18 @@ fn own_pool(exchange: &Exchange) -> Option<usize> {
 }
 
 /// What names no model, such as a form with a file, or no body at all, goes to a pool that can serve it.
-fn pool_by_model(exchange: &Exchange, head: &RequestHead, said: &Said) -> Result<usize, GatewayError> {
+fn pool_by_model(exchange: &Exchange, said: &Said) -> Result<usize, GatewayError> {
     let snapshot = &exchange.view.snapshot;
     let model = match said {
         Said::Prompt(prompt) => prompt.model.as_deref().unwrap_or_default(),
         Said::TooLong => return Err(GatewayError::BodyTooLarge(exchange.config().retries.max_buffered_request_bytes)),
-        Said::NoPrompt(error) if is_json(&head.headers) => return Err(GatewayError::InvalidJson(error.to_string())),
-        Said::NoPrompt(_) | Said::Nothing => return Ok(snapshot.any_pool()),
+        Said::NoPrompt(error) => return Err(GatewayError::InvalidJson(error.to_string())),
+        Said::Nothing => return Ok(snapshot.any_pool()),
     };
     snapshot.pool_of(model).ok_or_else(|| GatewayError::UnknownModel(model.to_owned()))
 }
 
+/// What does not say what it is passes for JSON.
 fn is_json(headers: &HeaderMap) -> bool {
     headers::media_type(headers).is_none_or(|kind| kind.eq_ignore_ascii_case(b"application/json"))
 }

@@ -34,7 +34,7 @@ pub async fn send(
     mut body: WorkerBody,
 ) -> Result<Answer, GatewayError> {
     let (view, mut peeked) = (exchange.view, Peeked::Nothing);
-    if destination::wants_body(exchange) {
+    if destination::wants_body(exchange, head) {
         (body, peeked) = Box::pin(body.peek()).await?;
     }
     let said = Said::in_body(&peeked);

@@ -41,6 +41,7 @@ mod endpoints;
 mod errors;
 mod exchanges;
 mod expectation;
+mod grpc;
 mod guest_bodies;
 mod guest_demand;
 mod guest_failures;
