@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 
 use self::addresses::Addresses;
@@ -43,6 +44,8 @@ pub struct Worker {
     pub host: HeaderValue,
     pub addresses: Addresses,
     state: AtomicU8,
+    /// Why the last health check was not passed.
+    check_error: ArcSwapOption<String>,
     in_flight: AtomicUsize,
     breaker: Breaker,
     warmup: Warmup,
@@ -85,6 +88,7 @@ impl Worker {
             label,
             host,
             state: AtomicU8::new(health as u8),
+            check_error: ArcSwapOption::empty(),
             in_flight: AtomicUsize::new(0),
             breaker: Breaker::new(config.breakers.settings()),
             warmup: Warmup::new(),
@@ -108,6 +112,15 @@ impl Worker {
             self.warmup.start(Instant::now());
         }
         self.state.store(health as u8, Relaxed);
+    }
+
+    /// Why the last health check was not passed; `None` if it was, or there was none. One line of bounded length.
+    pub fn check_error(&self) -> Option<Arc<String>> {
+        self.check_error.load_full()
+    }
+
+    fn set_check_error(&self, why: Option<String>) {
+        self.check_error.store(why.map(Arc::new));
     }
 
     /// Requests that it has and has not finished answering.

@@ -189,6 +189,7 @@ fn show(member: &Member) -> Value {
         "model_id": about.model.as_deref().unwrap_or("unknown"),
         "is_healthy": worker.health() == Health::Healthy,
         "status": status,
+        "last_check_error": worker.check_error(),
         "load": worker.in_flight(),
         "priority": about.priority,
         "cost": about.cost,
@@ -212,7 +213,10 @@ fn hash(hash: u64, byte: u8) -> u64 {
 }
 
 fn list_tag(fleet: &Fleet) -> String {
-    format!("\"{:x}\"", fleet.version())
+    // Why checks fail is in the list, and no change of the fleet.
+    let errors = fleet.members().into_iter().filter_map(|member| member.worker.check_error());
+    let errors = errors.fold(0, |all, error| error.bytes().fold(all, hash));
+    format!("\"{:x}\"", fleet.version() ^ errors)
 }
 
 fn tagged(mut answer: Response<Bytes>, tag: String) -> Response<Bytes> {

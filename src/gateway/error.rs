@@ -44,6 +44,8 @@ pub enum GatewayError {
     Loop,
     #[error("no worker is healthy")]
     NoWorker,
+    #[error("every breaker is open")]
+    AllLeftAlone,
     #[error("no connection to the worker: {0}")]
     Connect(#[source] ConnectError),
     #[error("the worker's answer is broken: {0}")]
@@ -107,7 +109,9 @@ impl GatewayError {
             Self::Forbidden(why) => (S::FORBIDDEN, "forbidden", why),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not allowed here."),
             Self::Loop => (S::LOOP_DETECTED, "loop_detected", "The request has come through this gateway before."),
-            Self::NoWorker => (S::SERVICE_UNAVAILABLE, "no_available_workers", "No worker is available."),
+            Self::NoWorker | Self::AllLeftAlone => {
+                (S::SERVICE_UNAVAILABLE, "no_available_workers", "No worker is available.")
+            }
             Self::Connect(error) if error.is_timeout() => {
                 (S::GATEWAY_TIMEOUT, "upstream_connect_timeout", "The worker can't be reached in time.")
             }
@@ -173,7 +177,12 @@ impl GatewayError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(&ERROR_CODE, HeaderValue::from_static(code));
         match self {
-            Self::NoWorker | Self::Overloaded | Self::Pressed | Self::ControlPlane | Self::KeyBusy => {
+            Self::NoWorker
+            | Self::AllLeftAlone
+            | Self::Overloaded
+            | Self::Pressed
+            | Self::ControlPlane
+            | Self::KeyBusy => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             Self::NotAdmitted { seconds, .. } => {
@@ -226,6 +235,7 @@ mod tests {
             (GatewayError::MethodNotAllowed, 405, "method_not_allowed"),
             (GatewayError::Loop, 508, "loop_detected"),
             (GatewayError::NoWorker, 503, "no_available_workers"),
+            (GatewayError::AllLeftAlone, 503, "no_available_workers"),
             (GatewayError::Connect(DialError::Timeout.into()), 504, "upstream_connect_timeout"),
             (GatewayError::Connect(ConnectError::TlsTimeout), 504, "upstream_connect_timeout"),
             (

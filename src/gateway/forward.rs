@@ -45,7 +45,8 @@ pub async fn send(
     let pool = &view.snapshot.pools[destination.pool];
     let resend = Resend::of(&body, exchange.record.upload());
     let mut attempts = Attempts::new(exchange, pool);
-    let mut last = Err(GatewayError::NoWorker);
+    let nobody = if pool.healthy_count() == 0 { GatewayError::NoWorker } else { GatewayError::AllLeftAlone };
+    let mut last = Err(nobody);
     while let Some(mut lease) = pool.pick(&destination.ask, &attempts.tried, now) {
         attempts.begin(exchange, head, &lease, &last);
         if let Ok(Received { begun: (_, body), .. }) = std::mem::replace(&mut last, Err(GatewayError::NoWorker)) {

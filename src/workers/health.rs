@@ -1,15 +1,17 @@
 //! Active health checks: a worker joins when it answers, leaves when it stops, and comes back when it
 //! answers again.
 
+mod check;
+mod failures;
+
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http::{Method, Request};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::client::{self, FetchError};
+use self::failures::Failures;
 use super::connector::Connector;
 use super::{Health, Worker};
 use crate::config::{Config, Workers};
@@ -25,7 +27,7 @@ pub async fn watch(
     mut renewed: watch::Receiver<()>,
     changed: impl Fn(),
 ) {
-    let mut streak = Streak::default();
+    let (mut streak, mut failures) = (Streak::default(), Failures::default());
     let mut startup = Startup::default();
     loop {
         let (config, connector) = settings();
@@ -34,8 +36,9 @@ pub async fn watch(
             if config.disable_health_check {
                 return pending().await;
             }
-            let passed = check(&connector, &worker, config).await;
-            if streak.judge(&worker, passed, config) {
+            let why = check::check(&connector, &worker, config).await.err().map(|error| error.told());
+            failures.note(&worker, why.as_deref(), Instant::now());
+            if streak.judge(&worker, why.as_deref(), config) {
                 changed();
             }
             let pause = match worker.health() {
@@ -72,18 +75,6 @@ impl Startup {
     }
 }
 
-/// A worker passes if it answers with any status below 500: a server without such an endpoint is alive too.
-async fn check(connector: &Connector, worker: &Worker, config: &Workers) -> bool {
-    let asked = ask(connector, worker, &config.health_check_endpoint);
-    matches!(tokio::time::timeout(config.health_check_timeout_secs, asked).await, Ok(Ok(status)) if status < 500)
-}
-
-async fn ask(connector: &Connector, worker: &Worker, path: &str) -> Result<u16, FetchError> {
-    let request = Request::builder().method(Method::GET).uri(path).header("user-agent", "smg-health");
-    let request = request.body(()).map_err(FetchError::Request)?;
-    Ok(client::fetch(connector, worker, request, 0).await?.status().as_u16())
-}
-
 /// Checks in a row with the same result.
 #[derive(Default)]
 struct Streak {
@@ -92,8 +83,10 @@ struct Streak {
 }
 
 impl Streak {
-    /// What a check says of the worker's health, and whether that is something else than before.
-    fn judge(&mut self, worker: &Worker, passed: bool, config: &Workers) -> bool {
+    /// What a check says of the worker's health, with why it was not passed, and whether that is something else than
+    /// before.
+    fn judge(&mut self, worker: &Worker, why: Option<&str>, config: &Workers) -> bool {
+        let passed = why.is_none();
         if passed {
             worker.check_passed();
         }
@@ -104,7 +97,10 @@ impl Streak {
         worker.set_health(next);
         match next {
             Health::Healthy => info!(worker = %worker.label, "the worker is healthy"),
-            Health::Pending | Health::Unhealthy => warn!(worker = %worker.label, "the worker is unhealthy"),
+            Health::Pending | Health::Unhealthy => {
+                let error = why.unwrap_or_default();
+                warn!(worker = %worker.label, %error, "the worker is unhealthy");
+            }
         }
         true
     }

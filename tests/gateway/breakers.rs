@@ -69,6 +69,7 @@ fn failures_in_a_row_open_it_and_then_the_worker_is_left_alone() {
             assert!(refused.headers.has("retry-after"));
         }
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        gateway.wait_for_log("every breaker is open");
         assert_eq!(worker.requests().len(), before, "{failure}");
         assert_eq!(gateway.get("/workers").json()["workers"][0]["circuit_breaker"], "open");
         assert_eq!(gateway.get("/readiness").status, 200, "it passes its health checks");

@@ -25,6 +25,7 @@ mod api_key;
 mod bad_responses;
 mod balancing;
 mod breakers;
+mod check_errors;
 mod client_leaves;
 mod clock_jumps;
 mod command_line;
