@@ -251,10 +251,18 @@ where
 /// The worker says that it has not begun to work on it: of this stream (RFC 9113 section 8.7), or of all streams after
 /// the last that it has looked at (section 6.8).
 fn is_refused(error: &hyper::Error) -> bool {
-    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    error.is_some_and(|error| {
+    of_http2(error).is_some_and(|error| {
         error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote())
     })
+}
+
+/// The worker has ended this stream, and nothing else.
+pub fn is_reset(error: &hyper::Error) -> bool {
+    of_http2(error).is_some_and(|error| error.is_reset() && error.is_remote())
+}
+
+fn of_http2(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
 }
 
 /// The body of an answer as it comes. What has not been sent of the request by its end, nobody wants.

@@ -1,6 +1,6 @@
 //! gRPC: calls over HTTP/2 whose two sides speak in turns, and how its servers answer health checks.
 
-use crate::support::{ConfigFile, Frame, Gateway, H2, H2Worker, Last, StreamEnd};
+use crate::support::{Code, ConfigFile, Frame, Gateway, H2, H2Worker, Last, StreamEnd};
 
 const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
 
@@ -75,4 +75,21 @@ fn an_upload_that_is_no_json_is_not_held_back() {
     let kind = "Content-Type: application/octet-stream";
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{kind}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"));
     assert_eq!(client.read_response().text(), "it came");
+}
+
+// What grpcio answers to `GET /health`. A connection that ends is no answer.
+#[test]
+fn a_health_check_that_is_answered_with_a_reset_is_passed() {
+    let worker = H2Worker::builder().on_head().start(|request, stream| match request.path.as_str() {
+        "/health" => stream.reset(Code::NO_ERROR),
+        _ => stream.answer(200, &request.path),
+    });
+    worker.set_health(0);
+    let gateway = Gateway::builder().worker_url(worker.url()).args(["--upstream-http2"]).start();
+    assert_eq!(gateway.get("/x").text(), "/x");
+    let closing = H2Worker::new(|_, stream| stream.hang_up());
+    closing.set_health(0);
+    let gateway = Gateway::builder().worker_url(closing.url()).args(["--upstream-http2"]).start_unready();
+    gateway.wait_for_log("a health check of the worker failed");
+    assert_eq!(gateway.get("/readiness").status, 503);
 }

@@ -9,6 +9,8 @@ use crate::telemetry::Untrusted;
 use crate::workers::Worker;
 use crate::workers::client::{self, FetchError};
 use crate::workers::connector::Connector;
+use crate::workers::http2;
+use crate::workers::link::LinkError;
 
 /// Why a check was not passed.
 #[derive(Debug, thiserror::Error)]
@@ -38,13 +40,15 @@ impl CheckError {
     }
 }
 
-/// A worker passes if it answers with any status below 500: a server without such an endpoint is alive too.
+/// A worker passes if it answers with any status below 500, or over HTTP/2 with a reset of the stream, as gRPC servers
+/// do: a server without such an endpoint is alive too.
 pub async fn check(connector: &Connector, worker: &Worker, config: &Workers) -> Result<(), CheckError> {
     let asked = ask(connector, worker, &config.health_check_endpoint);
     match tokio::time::timeout(config.health_check_timeout_secs, asked).await {
         Err(_) => Err(CheckError::Timeout),
         Ok(Ok(status @ 500..)) => Err(CheckError::Status(status)),
         Ok(Ok(_)) => Ok(()),
+        Ok(Err(FetchError::Send(LinkError::Http2(error)))) if http2::is_reset(&error) => Ok(()),
         Ok(Err(error)) => Err(error.into()),
     }
 }
@@ -62,7 +66,6 @@ mod tests {
     use super::*;
     use crate::http1::MessageError;
     use crate::workers::dial::DialError;
-    use crate::workers::link::LinkError;
 
     #[test]
     fn a_failure_is_told_once_with_its_cause_on_one_line() {
