@@ -198,7 +198,7 @@ impl Gateway {
         }
     }
 
-    /// The same for web pages of other origins, if they may call.
+    /// The same where it is said which web pages of other origins may call. It is no longer the worker who says so.
     async fn serve_page(
         &self,
         exchange: &mut Exchange<'_>,
@@ -206,15 +206,23 @@ impl Gateway {
         body: RequestBody,
         destination: impl AsyncFnOnce(&mut Exchange<'_>, &mut RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
     ) -> Result<Answer, GatewayError> {
+        let silenced = async |exchange: &mut Exchange<'_>, head: &mut RequestHead, body: WorkerBody| {
+            let mut answer = destination(exchange, head, body).await?;
+            cors::silence(&mut answer.head.headers);
+            Ok(answer)
+        };
         let Some(origin) = cors::allowed_origin(exchange.config(), &request.headers) else {
-            let mut answer = self.serve(exchange, request, body, destination).await?;
+            if cors::is_preflight(request) {
+                return Err(GatewayError::Forbidden("Pages of this origin may not call."));
+            }
+            let mut answer = self.serve(exchange, request, body, silenced).await?;
             cors::vary(exchange.config(), &mut answer.head.headers);
             return Ok(answer);
         };
-        let mut answer = match cors::preflight(request) {
-            Some(answer) => answer,
-            None => {
-                let served = self.serve(exchange, request, body, destination).await;
+        let mut answer = match cors::is_preflight(request) {
+            true => cors::preflight(request),
+            false => {
+                let served = self.serve(exchange, request, body, silenced).await;
                 served.unwrap_or_else(|error| Answer::of_error(&error, exchange.record))
             }
         };

@@ -1,7 +1,7 @@
 //! Web pages of other origins (the CORS protocol of the Fetch standard, section 3.3): which may call, and what their
-//! browsers are told. Preflight requests are answered here; they carry no key.
+//! browsers are told. Preflight requests are answered here; they carry no key. Workers have no say in it.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::answer::Answer;
@@ -28,12 +28,14 @@ pub fn allowed_origin(config: &Config, headers: &HeaderMap) -> Option<HeaderValu
     allowed.iter().any(|one| origin.as_bytes().eq_ignore_ascii_case(one.as_bytes())).then(|| origin.clone())
 }
 
-/// The answer to a browser that asks whether a page may send a request.
-pub fn preflight(request: &Request) -> Option<Answer> {
-    let asks = request.method == Method::OPTIONS && request.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if !asks {
-        return None;
-    }
+/// A browser asks whether a page may send a request.
+pub fn is_preflight(request: &Request) -> bool {
+    let names = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD];
+    request.method == Method::OPTIONS && names.iter().all(|name| request.headers.contains_key(name))
+}
+
+/// The answer to a browser whose page may.
+pub fn preflight(request: &Request) -> Answer {
     let mut answer = Answer::empty(StatusCode::NO_CONTENT);
     let headers = &mut answer.head.headers;
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
@@ -41,7 +43,15 @@ pub fn preflight(request: &Request) -> Option<Answer> {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
     }
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
-    Some(answer)
+    answer
+}
+
+/// Removes what a worker says about pages: many let all of them read.
+pub fn silence(headers: &mut HeaderMap) {
+    let is_cors = |name: &&HeaderName| name.as_str().starts_with("access-control-");
+    while let Some(name) = headers.keys().find(is_cors).cloned() {
+        headers.remove(name);
+    }
 }
 
 /// Keeps caches from giving the answer for one page, or for none, to another (Fetch standard, section 3.3.6).
@@ -52,7 +62,7 @@ pub fn vary(config: &Config, headers: &mut HeaderMap) {
     }
 }
 
-/// Lets the page read an answer, whatever its worker says about that.
+/// Lets the page read an answer.
 pub fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);

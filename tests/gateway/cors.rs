@@ -64,13 +64,42 @@ fn foreign_pages_get_no_word_of_it_and_their_answers_are_not_kept_for_others() {
     let gateway = open_to(&worker, PAGE);
     for origin in ["https://evil.example", "https://chat.example.evil", "http://chat.example", "null", ""] {
         let answer = preflight(&gateway, "/", origin);
-        assert_eq!((answer.status, allowed(&answer)), (401, None), "{origin}: a request like any other");
+        answer.assert_error(403, "forbidden");
+        assert_eq!(allowed(&answer), None, "{origin}");
         let headers = [("Origin", origin), ("Authorization", "Bearer s3cret")];
         let answer = gateway.request("GET", "/", &headers, b"");
         assert_eq!((answer.status, allowed(&answer), varies(&answer)), (200, None, true), "{origin}");
     }
     let without = gateway.request("GET", "/", &[("Authorization", "Bearer s3cret")], b"");
     assert_eq!((allowed(&without), varies(&without)), (None, true));
+}
+
+// vLLM and others let every page read, and answer preflights.
+#[test]
+fn a_worker_has_no_say_in_it() {
+    let worker = Worker::fixed(
+        "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\n\
+         Access-Control-Expose-Headers: *\r\nAccess-Control-Allow-Methods: POST\r\nContent-Length: 2\r\n\r\nhi",
+    );
+    let gateway = Gateway::builder().worker(&worker).arg(format!("--cors-allowed-origins={PAGE}")).start();
+    for origin in [Some("https://evil.example"), Some("null"), None, Some(PAGE)] {
+        let fields: Vec<_> = origin.map(|origin| ("Origin", origin)).into_iter().collect();
+        for method in ["GET", "POST", "OPTIONS"] {
+            let answer = gateway.request(method, "/", &fields, b"");
+            let is_ours = origin == Some(PAGE);
+            assert_eq!((answer.status, answer.text().as_str()), (200, "hi"));
+            assert_eq!(allowed(&answer), is_ours.then_some(PAGE), "{method} {origin:?}");
+            assert_eq!(answer.headers.has("access-control-expose-headers"), is_ours, "{method} {origin:?}");
+            for name in ["access-control-allow-credentials", "access-control-allow-methods"] {
+                assert!(!answer.headers.has(name), "{method} {origin:?} {name}");
+            }
+        }
+    }
+    let before = worker.requests().len();
+    let refused = preflight(&gateway, "/", "https://evil.example");
+    refused.assert_error(403, "forbidden");
+    assert!(!refused.headers.iter().any(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-")));
+    assert_eq!(worker.requests().len(), before);
 }
 
 #[test]
