@@ -2,6 +2,8 @@
 //! adds and removes. Every worker is watched while it is here; every change is a new snapshot, which requests in flight
 //! don't see.
 
+mod groups;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -11,7 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_local};
 
-use crate::config::{Config, Policy, WorkerUrl, file};
+use self::groups::{Candidate, Group, groups};
+use crate::config::{Config, Policy, WorkerUrl};
 use crate::panics::vital;
 use crate::snapshot::{Publisher, Snapshot};
 use crate::workers::guard::{self, Guard, Refusal};
@@ -71,8 +74,8 @@ impl Member {
 /// What is said of a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct About {
-    /// The model that it serves; without one it serves all.
-    pub model: Option<String>,
+    /// The models that it serves; without any, those that it lists.
+    pub models: Vec<String>,
     /// Shown, and kept for who sorts by them.
     pub priority: u32,
     pub cost: f64,
@@ -80,7 +83,7 @@ pub struct About {
 
 impl Default for About {
     fn default() -> Self {
-        Self { model: None, priority: 50, cost: 1.0 }
+        Self { models: Vec::new(), priority: 50, cost: 1.0 }
     }
 }
 
@@ -98,14 +101,14 @@ enum Origin {
     AdminApi,
 }
 
-/// The workers that a configuration names, each once.
+/// The workers that a configuration names, each once, in however many pools.
 fn configured(config: &Config) -> Vec<(WorkerUrl, About)> {
     let of_flags = config.workers.urls().into_iter().map(|url| (url, About::default()));
     let of_file = config.sections.pools.iter().flat_map(|pool| {
         pool.workers.iter().map(|worker| {
             let usual = About::default();
             let about = About {
-                model: Some(pool.model.clone()),
+                models: vec![pool.model.clone()],
                 priority: worker.priority.unwrap_or(usual.priority),
                 cost: worker.cost.unwrap_or(usual.cost),
             };
@@ -114,8 +117,9 @@ fn configured(config: &Config) -> Vec<(WorkerUrl, About)> {
     });
     let mut all: Vec<(WorkerUrl, About)> = Vec::new();
     for (url, about) in of_file.chain(of_flags) {
-        if !all.iter().any(|(known, _)| *known == url) {
-            all.push((url, about));
+        match all.iter_mut().find(|(known, _)| *known == url) {
+            Some((_, known)) => known.models.extend(about.models),
+            None => all.push((url, about)),
         }
     }
     all
@@ -332,27 +336,13 @@ impl Fleet {
 }
 
 impl State {
-    /// The pools: those of the file, then those of members with other models, and one that serves all models even if
-    /// it has no worker, unless there are others.
     fn pools(&mut self, config: &Config) -> Vec<Arc<Pool>> {
         self.version = self.version.wrapping_add(1);
-        let of_file = config.sections.pools.iter();
-        let mut groups: Vec<Group> = of_file.map(|pool| Group::of_file(pool, config.workers.policy)).collect();
-        for member in self.members.iter().filter(|member| member.stage() == Stage::Serving) {
-            let model = &member.about.borrow().model;
-            let group = groups.iter_mut().find(|group| group.takes(model.as_deref()));
-            match group {
-                Some(group) => group.workers.push(member.worker.clone()),
-                None => groups.push(Group {
-                    serves: Serves::new(model.as_deref(), &[]),
-                    policy: config.workers.policy,
-                    workers: vec![member.worker.clone()],
-                }),
-            }
-        }
-        if groups.is_empty() {
-            groups.push(Group { serves: Serves::new(None, &[]), policy: config.workers.policy, workers: Vec::new() });
-        }
+        let serving = self.members.iter().filter(|member| member.stage() == Stage::Serving);
+        let candidates = serving
+            .map(|member| Candidate { worker: member.worker.clone(), models: member.about.borrow().models.clone() });
+        let candidates: Vec<_> = candidates.collect();
+        let groups = groups(&config.sections.pools, config.workers.policy, &candidates);
         let slow_start = config.workers.slow_start_secs;
         let pools: Vec<_> = groups.into_iter().map(|group| self.pool(group, slow_start)).collect();
         // What was learnt of models that nobody serves any more is forgotten.
@@ -372,23 +362,5 @@ impl State {
         let pool = Pool::new(serves, workers, &self.balancers[at].2, slow_start);
         self.balancers[at].2 = pool.balancer().clone();
         Arc::new(pool)
-    }
-}
-
-/// A pool that is being put together.
-struct Group {
-    serves: Serves,
-    policy: Policy,
-    workers: Vec<Arc<Worker>>,
-}
-
-impl Group {
-    fn of_file(pool: &file::Pool, policy: Policy) -> Self {
-        let serves = Serves::new(Some(&pool.model), &pool.aliases);
-        Self { serves, policy: pool.policy.unwrap_or(policy), workers: Vec::new() }
-    }
-
-    fn takes(&self, model: Option<&str>) -> bool {
-        model.map_or(self.serves.all(), |model| self.serves.model(model))
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
+use rustc_hash::FxHashSet;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -12,8 +13,8 @@ use crate::keys::Keys;
 use crate::modules::Module;
 use crate::rate::Rate;
 use crate::routes::Overrides;
-use crate::workers::Pool;
 use crate::workers::connector::Connector;
+use crate::workers::{Health, Pool, Worker};
 
 /// What a request sees from its start to its last byte.
 #[derive(Clone)]
@@ -45,12 +46,19 @@ impl Snapshot {
         all.or_else(|| self.pools.iter().position(|pool| pool.healthy_count() > 0)).unwrap_or(0)
     }
 
-    pub fn healthy_count(&self) -> usize {
-        self.pools.iter().map(|pool| pool.healthy_count()).sum()
+    /// Every worker once, in however many pools it is.
+    pub fn workers(&self) -> impl Iterator<Item = &Arc<Worker>> {
+        let mut seen = FxHashSet::default();
+        self.pools.iter().flat_map(|pool| &pool.all).filter(move |worker| seen.insert(Arc::as_ptr(worker)))
     }
 
-    pub fn worker_count(&self) -> usize {
-        self.pools.iter().map(|pool| pool.all.len()).sum()
+    /// Those of them that are healthy.
+    pub fn healthy(&self) -> impl Iterator<Item = &Arc<Worker>> {
+        self.workers().filter(|worker| worker.health() == Health::Healthy)
+    }
+
+    pub fn has_healthy(&self) -> bool {
+        self.pools.iter().any(|pool| pool.healthy_count() > 0)
     }
 }
 

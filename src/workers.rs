@@ -10,6 +10,7 @@ pub mod guard;
 pub mod health;
 pub mod http2;
 pub mod link;
+pub mod models;
 pub mod names;
 pub mod policy;
 pub mod pool;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 
 use self::addresses::Addresses;
@@ -28,6 +29,7 @@ use self::breaker::{Breaker, BreakerSettings, Change, Outcome, State, Ticket};
 use self::retry::RetrySettings;
 use self::warmup::Warmup;
 use crate::config::{Breakers, Config, Retries, WorkerUrl};
+use crate::metrics::Exposition;
 
 pub use self::pool::Pool;
 
@@ -46,6 +48,8 @@ pub struct Worker {
     state: AtomicU8,
     /// Why the last health check was not passed.
     check_error: ArcSwapOption<String>,
+    /// What it lists itself, in order; nothing until it has.
+    models: ArcSwap<Vec<String>>,
     in_flight: AtomicUsize,
     breaker: Breaker,
     warmup: Warmup,
@@ -89,6 +93,7 @@ impl Worker {
             host,
             state: AtomicU8::new(health as u8),
             check_error: ArcSwapOption::empty(),
+            models: ArcSwap::default(),
             in_flight: AtomicUsize::new(0),
             breaker: Breaker::new(config.breakers.settings()),
             warmup: Warmup::new(),
@@ -123,6 +128,17 @@ impl Worker {
         self.check_error.store(why.map(Arc::new));
     }
 
+    /// The models that it lists, in order; none if it has listed none.
+    pub fn models(&self) -> Arc<Vec<String>> {
+        self.models.load_full()
+    }
+
+    /// Whether these are others than before.
+    pub fn set_models(&self, models: Vec<String>) -> bool {
+        let before = self.models.swap(Arc::new(models));
+        *before != **self.models.load()
+    }
+
     /// Requests that it has and has not finished answering.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
@@ -140,6 +156,23 @@ impl Worker {
     /// A health check has passed: a worker that could not be reached is tried again.
     pub fn check_passed(&self) {
         self.note(self.breaker.check_passed(Instant::now()));
+    }
+
+    pub fn expose(&self, exposition: &mut Exposition) {
+        let labels = [("worker", self.label.as_str())];
+        let mut gauge = |name, help, value| exposition.gauge(name, help, &labels, value);
+        let up = f64::from(u8::from(self.health() == Health::Healthy));
+        gauge("smg_worker_health", "1 if the worker is healthy.", up);
+        gauge("smg_worker_requests_active", "Requests in flight at the worker.", self.in_flight() as f64);
+        let state = f64::from(self.breaker_state().number());
+        gauge("smg_worker_cb_state", "Its breaker: 0 closed, 1 open, 2 half open.", state);
+        let mut counter = |name, help, value| exposition.counter(name, help, &labels, value);
+        let requests = self.requests.load(Relaxed) as f64;
+        counter("smg_worker_requests_total", "Requests sent to the worker.", requests);
+        counter("smg_worker_selection_total", "Times the worker was picked.", requests);
+        counter("smg_worker_errors_total", "Requests that the worker failed.", self.errors.load(Relaxed) as f64);
+        let retries = self.retries.load(Relaxed) as f64;
+        counter("smg_worker_retries_total", "Requests sent to the worker after another attempt.", retries);
     }
 
     fn note(&self, change: Option<Change>) {

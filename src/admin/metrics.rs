@@ -15,9 +15,9 @@ pub fn scrape(admin: &Admin) -> Response<Bytes> {
     gateway::metrics::expose(&admin.shards, &mut exposition);
     panics::expose(&mut exposition);
     let snapshot = admin.publisher.current();
-    let workers = snapshot.worker_count() as f64;
+    let workers = snapshot.workers().count() as f64;
     exposition.gauge("smg_worker_pool_size", "Workers that are configured.", &[], workers);
-    snapshot.pools.iter().for_each(|pool| pool.expose(&mut exposition));
+    snapshot.workers().for_each(|worker| worker.expose(&mut exposition));
     snapshot.keys.expose(&mut exposition);
     admin.expose_admission(&mut exposition);
     admin.traces.iter().for_each(|counts| counts.expose(&mut exposition));

@@ -7,17 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::gateway::control::Asker;
 use crate::snapshot::{Publisher, Snapshot};
-use crate::workers::{Worker, client};
+use crate::workers::{Worker, models};
 
-/// Time a worker has to list its models, and the largest list that is read.
-const TIME: Duration = Duration::from_secs(5);
-const MAX_LIST: usize = 1 << 20;
 /// Time for which a union is good.
 const FRESH: Duration = Duration::from_secs(1);
 /// Askers that wait for it together, and as many that wait to join them.
@@ -53,8 +50,7 @@ pub async fn answer(publisher: Arc<Publisher>, mut askers: mpsc::Receiver<Asker>
 
 /// The union of the lists; a worker that does not answer is left out.
 async fn union(snapshot: &Snapshot) -> Response<Bytes> {
-    let lists =
-        join_all(snapshot.pools.iter().flat_map(|pool| pool.healthy()).map(|worker| models_of(snapshot, worker))).await;
+    let lists = join_all(snapshot.healthy().map(|worker| models_of(snapshot, worker))).await;
     let mut union = BTreeMap::new();
     for model in lists.into_iter().flatten() {
         if let Some(id) = model["id"].as_str() {
@@ -72,14 +68,9 @@ async fn union(snapshot: &Snapshot) -> Response<Bytes> {
 }
 
 async fn models_of(snapshot: &Snapshot, worker: &Worker) -> Vec<Value> {
-    let request = Request::get("/v1/models").header("accept", "application/json").body(()).expect("a valid request");
-    let answer = tokio::time::timeout(TIME, client::fetch(&snapshot.connector, worker, request, MAX_LIST)).await;
-    let list = answer.ok().and_then(Result::ok).and_then(|answer| serde_json::from_slice::<Value>(answer.body()).ok());
-    match list {
-        Some(mut list) => list.get_mut("data").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default(),
-        None => {
-            tracing::warn!(worker = %worker.label, "the worker did not list its models");
-            Vec::new()
-        }
-    }
+    let list = models::list(&snapshot.connector, worker, "smg").await;
+    list.unwrap_or_else(|| {
+        tracing::warn!(worker = %worker.label, "the worker did not list its models");
+        Vec::new()
+    })
 }

@@ -74,9 +74,9 @@ impl Said {
     fn about(self, before: About) -> About {
         About {
             // What a list shows for a worker that serves all.
-            model: match self.model_id {
-                Some(model) => Some(model).filter(|model| model != "unknown"),
-                None => before.model,
+            models: match self.model_id {
+                Some(model) => Some(model).filter(|model| model != "unknown").into_iter().collect(),
+                None => before.models,
             },
             priority: self.priority.unwrap_or(before.priority),
             cost: self.cost.unwrap_or(before.cost),
@@ -179,6 +179,7 @@ fn show_one(fleet: &Rc<Fleet>, id: &str, headers: &HeaderMap) -> Response<Bytes>
 
 fn show(member: &Member) -> Value {
     let (worker, about) = (&member.worker, member.about());
+    let models = if about.models.is_empty() { worker.models().to_vec() } else { about.models };
     let status = match member.stage() {
         Stage::Serving => worker.health().label(),
         Stage::Draining => "draining",
@@ -186,7 +187,8 @@ fn show(member: &Member) -> Value {
     json!({
         "id": worker.id,
         "url": worker.label,
-        "model_id": about.model.as_deref().unwrap_or("unknown"),
+        "model_id": models.first().map_or("unknown", String::as_str),
+        "models": models,
         "is_healthy": worker.health() == Health::Healthy,
         "status": status,
         "last_check_error": worker.check_error(),

@@ -59,7 +59,7 @@ pub struct AdminCall {
 
 impl Gateway {
     pub(super) fn readiness(&self, view: &View) -> Answer {
-        let (healthy, total) = (view.snapshot.healthy_count(), view.snapshot.worker_count());
+        let (healthy, total) = (view.snapshot.healthy().count(), view.snapshot.workers().count());
         let reason = match () {
             () if self.is_draining() => Some("draining"),
             () if healthy == 0 => Some("no healthy workers"),
@@ -125,7 +125,7 @@ pub(super) async fn models(
     _: WorkerBody,
 ) -> Result<Answer, GatewayError> {
     only_reads(&head.method)?;
-    if exchange.view.snapshot.healthy_count() == 0 {
+    if !exchange.view.snapshot.has_healthy() {
         return Err(GatewayError::NoWorker);
     }
     answer(&exchange.gateway.shared.control.models, |asker| asker).await

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use self::failures::Failures;
 use super::connector::Connector;
+use super::models::Lessons;
 use super::{Health, Worker};
 use crate::config::{Config, Workers};
 
@@ -28,7 +29,7 @@ pub async fn watch(
     changed: impl Fn(),
 ) {
     let (mut streak, mut failures) = (Streak::default(), Failures::default());
-    let mut startup = Startup::default();
+    let (mut startup, mut lessons) = (Startup::default(), Lessons::default());
     loop {
         let (config, connector) = settings();
         let config = &config.workers;
@@ -38,7 +39,12 @@ pub async fn watch(
             }
             let why = check::check(&connector, &worker, config).await.err().map(|error| error.told());
             failures.note(&worker, why.as_deref(), Instant::now());
-            if streak.judge(&worker, why.as_deref(), config) {
+            // Before it joins: its first request must be one for its models.
+            let lists_others = why.is_none() && lessons.learn(&connector, &worker).await;
+            if why.is_some() {
+                lessons.forget();
+            }
+            if streak.judge(&worker, why.as_deref(), config) || lists_others {
                 changed();
             }
             let pause = match worker.health() {

@@ -1,12 +1,10 @@
 //! The workers that can serve a request, with one balancing policy.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::policy::{Ask, Balancer};
 use super::{Health, Lease, Worker};
-use crate::metrics::Exposition;
 
 /// Which models a pool serves: one, with its other names, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,25 +105,6 @@ impl Pool {
     fn is_cold(&self, at: usize, now: Instant) -> bool {
         let weight = self.all[at].warmup.weight(now, self.slow_start);
         weight < 1.0 && fastrand::f64() > weight
-    }
-
-    pub fn expose(&self, exposition: &mut Exposition) {
-        for worker in &self.all {
-            let labels = [("worker", worker.label.as_str())];
-            let mut gauge = |name, help, value| exposition.gauge(name, help, &labels, value);
-            let up = f64::from(u8::from(worker.health() == Health::Healthy));
-            gauge("smg_worker_health", "1 if the worker is healthy.", up);
-            gauge("smg_worker_requests_active", "Requests in flight at the worker.", worker.in_flight() as f64);
-            let state = f64::from(worker.breaker_state().number());
-            gauge("smg_worker_cb_state", "Its breaker: 0 closed, 1 open, 2 half open.", state);
-            let mut counter = |name, help, value| exposition.counter(name, help, &labels, value);
-            let requests = worker.requests.load(Relaxed) as f64;
-            counter("smg_worker_requests_total", "Requests sent to the worker.", requests);
-            counter("smg_worker_selection_total", "Times the worker was picked.", requests);
-            counter("smg_worker_errors_total", "Requests that the worker failed.", worker.errors.load(Relaxed) as f64);
-            let retries = worker.retries.load(Relaxed) as f64;
-            counter("smg_worker_retries_total", "Requests sent to the worker after another attempt.", retries);
-        }
     }
 }
 

@@ -47,9 +47,7 @@ fn readiness_without_workers_is_503_with_a_reason() {
 fn models_are_the_union_of_the_workers_lists() {
     let (first, second) = (serving_models(&["llama", "qwen"]), serving_models(&["qwen", "mistral"]));
     let gateway = Gateway::builder().worker(&first).worker(&second).start();
-    crate::support::eventually(std::time::Duration::from_secs(5), || {
-        gateway.get("/readiness").json()["healthy_workers"] == 2
-    });
+    gateway.wait_for_workers(2);
     let answer = gateway.get("/v1/models");
     assert_eq!((answer.status, &answer.json()["object"]), (200, &json!("list")));
     let body = answer.json();
@@ -69,6 +67,7 @@ fn models_are_the_union_of_the_workers_lists() {
 fn a_worker_that_lists_no_models_does_not_hide_the_others() {
     let (first, second) = (serving_models(&["llama"]), Worker::fixed("HTTP/1.1 500 E\r\nContent-Length: 0\r\n\r\n"));
     let gateway = Gateway::builder().worker(&first).worker(&second).start();
+    gateway.wait_for_workers(2);
     let answer = gateway.get("/v1/models");
     assert_eq!((answer.status, &answer.json()["data"][0]["id"]), (200, &json!("llama")));
 }

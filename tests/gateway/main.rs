@@ -73,6 +73,7 @@ mod keepalive_comments;
 mod keys;
 mod life_cycle;
 mod limits;
+mod listed_models;
 mod listeners;
 mod log_fields;
 mod log_output;

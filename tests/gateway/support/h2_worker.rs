@@ -9,6 +9,7 @@ use super::relay::Relay;
 use super::requests::Requests;
 use super::tls::Acceptor;
 use super::wait::eventually;
+use super::worker::asks_for_models;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -250,6 +251,8 @@ fn serve(mut raw: RawH2, link: &Arc<Link>, start: Start, script: &Arc<Script>, s
         let health = seen.health.load(Ordering::SeqCst);
         if request.path == "/health" && health != 0 {
             stream.answer(health, "");
+        } else if asks_for_models(&request.path, &request.headers) {
+            stream.answer(404, "");
         } else {
             seen.requests.add(request.clone());
             let script = script.clone();

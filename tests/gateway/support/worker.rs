@@ -1,6 +1,7 @@
 //! A scripted worker: it reads requests strictly, notes them, and answers whatever bytes its script writes.
 
 use super::conn::{Conn, ReceivedRequest, Start};
+use super::message::Headers;
 use super::requests::Requests;
 use super::tls::{Acceptor, Channel};
 use super::wait::eventually;
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 type Script = dyn Fn(&ReceivedRequest, &mut Conn) + Send + Sync;
 
-/// Listens until it is dropped or stopped. Answers `GET /health` itself with [`Worker::set_health`]'s status.
+/// Listens until it is dropped or stopped. Answers `GET /health` itself with [`Worker::set_health`]'s status, and the
+/// gateway's own question for its models with those of [`Worker::set_models`].
 pub struct Worker {
     pub address: SocketAddr,
     scheme: &'static str,
@@ -23,6 +25,7 @@ pub struct Worker {
 
 struct Seen {
     health: AtomicU16,
+    models: Mutex<Vec<&'static str>>,
     requests: Requests<ReceivedRequest>,
     notes: Mutex<Notes>,
 }
@@ -90,8 +93,12 @@ impl Worker {
     fn listen_with(listener: TcpListener, start: Start, tls: Option<Acceptor>, script: Arc<Script>) -> Self {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let address = listener.local_addr().expect("a listener has an address");
-        let seen = Seen { health: AtomicU16::new(200), requests: Requests::default(), notes: Mutex::default() };
-        let seen = Arc::new(seen);
+        let seen = Arc::new(Seen {
+            health: AtomicU16::new(200),
+            models: Mutex::default(),
+            requests: Requests::default(),
+            notes: Mutex::default(),
+        });
         let noting = seen.clone();
         let accepting = std::thread::spawn(move || accept(&listener, start, tls.as_ref(), &script, &noting));
         Worker { address, scheme, seen, accepting: Some(accepting) }
@@ -104,6 +111,11 @@ impl Worker {
     /// The status of the next health checks; 0 gives them to the script like any other request.
     pub fn set_health(&self, status: u16) {
         self.seen.health.store(status, Ordering::SeqCst);
+    }
+
+    /// What it lists from now on.
+    pub fn set_models(&self, models: &[&'static str]) {
+        *self.seen.models.lock().unwrap() = models.to_vec();
     }
 
     /// Stops listening and drops every connection: from now on connecting is refused.
@@ -168,6 +180,15 @@ impl Seen {
     fn is_health_check(&self, request: &ReceivedRequest) -> bool {
         request.target == "/health" && self.health() != 0
     }
+
+    fn answer_models(&self, conn: &mut Conn) {
+        let models = self.models.lock().unwrap().clone();
+        if models.is_empty() {
+            return conn.answer(404, "");
+        }
+        let data: Vec<_> = models.iter().map(|id| serde_json::json!({"id": id, "object": "model"})).collect();
+        conn.answer_json(&serde_json::json!({"object": "list", "data": data}));
+    }
 }
 
 /// What is accepted inherits the size of the buffer, which must be set before the window is offered.
@@ -217,6 +238,7 @@ fn serve(mut conn: Conn, start: Start, script: &Script, seen: &Seen) -> usize {
     while conn.is_kept() {
         match conn.read_request(start, nth) {
             Ok(Some(request)) if seen.is_health_check(&request) => conn.answer(seen.health(), ""),
+            Ok(Some(request)) if asks_for_models(&request.target, &request.headers) => seen.answer_models(&mut conn),
             Ok(Some(request)) => {
                 nth += 1;
                 seen.requests.add(request.clone());
@@ -232,6 +254,11 @@ fn serve(mut conn: Conn, start: Start, script: &Script, seen: &Seen) -> usize {
     seen.notes().open.remove(&id);
     conn.finish();
     nth
+}
+
+/// Whether the gateway itself asks.
+pub(super) fn asks_for_models(target: &str, headers: &Headers) -> bool {
+    target == "/v1/models" && headers.get("user-agent") == Some("smg-health")
 }
 
 fn echo(request: &ReceivedRequest, conn: &mut Conn) {
