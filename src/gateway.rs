@@ -244,7 +244,7 @@ impl Gateway {
             return Err(GatewayError::Pressed);
         }
         // Strangers don't get to spend guest CPU, or a place in the queue.
-        exchange.key = access::check_caller(&exchange.view.snapshot.keys, &request.headers)?;
+        exchange.key = access::check_caller(&exchange.view.snapshot.keys, &mut request.headers)?;
         exchange.record.key.clone_from(&exchange.key);
         let limit = exchange.max_payload_size();
         if body.size_hint().lower() > limit {

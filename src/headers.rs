@@ -29,7 +29,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// What belongs to one connection only, or to a proxy and its neighbour, and what nobody must be able to say to those
 /// behind us: `Proxy` becomes the `HTTP_PROXY` variable of CGI-style programs (CVE-2016-5385), and the name of a
-/// caller's key comes from us alone.
+/// caller's key comes from us alone. To such programs `_` is `-`, so what we say must not come in that spelling either.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     let name = name.as_str();
     match name.len() {
@@ -37,13 +37,30 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
         5 => name == "proxy",
         7 => name == "upgrade",
         10 => name == "connection" || name == "keep-alive",
-        14 => name == "http2-settings" || name == "x-smg-key-name",
-        16 => name == "proxy-connection",
-        17 => name == "transfer-encoding",
+        12 => is_misspelt(name, "x-request-id"),
+        14 => {
+            name == "http2-settings"
+                || name == "x-smg-key-name"
+                || is_misspelt(name, "x-smg-key-name")
+                || is_misspelt(name, "content-length")
+        }
+        15 => is_misspelt(name, "x-forwarded-for"),
+        16 => name == "proxy-connection" || is_misspelt(name, "x-forwarded-host"),
+        17 => {
+            name == "transfer-encoding"
+                || is_misspelt(name, "transfer-encoding")
+                || is_misspelt(name, "x-forwarded-proto")
+        }
         18 => name == "proxy-authenticate",
         19 => name == "proxy-authorization",
         _ => false,
     }
+}
+
+/// Whether it is `field` with `_` somewhere for `-`. Both are of the same length.
+fn is_misspelt(name: &str, field: &str) -> bool {
+    let is_same = |(a, b): (u8, u8)| a == b || (a, b) == (b'_', b'-');
+    name.contains('_') && name.bytes().zip(field.bytes()).all(is_same)
 }
 
 /// The fields that `Connection` nominates, except those that frame the message: a nomination cannot remove

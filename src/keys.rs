@@ -1,5 +1,5 @@
 //! Who may call: named keys with a role, and how much each may ask for. Only digests of keys are kept, and only names
-//! go to logs, metrics, modules and workers.
+//! go to logs, metrics, modules and workers; but for `--api-key`, which workers may share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -33,10 +33,20 @@ pub struct Key {
     pub admission: Option<Arc<Admission>>,
     /// Presented it and are no administration; refused ones, too.
     pub requests: AtomicU64,
+    pub goes: Goes,
+}
+
+/// How far a key goes that a request presents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goes {
+    /// It is this gateway's alone.
+    Nowhere,
+    /// Workers may ask for the same one.
+    ToWorkers,
 }
 
 impl Key {
-    fn new(written: file::Key) -> Self {
+    fn new(written: file::Key, goes: Goes) -> Self {
         let rate = written.rate_limit_tokens_per_second.map(|rate| match written.burst {
             Some(burst) => Rate::new(rate, burst.into()),
             None => Rate::per_second(rate),
@@ -45,7 +55,7 @@ impl Key {
         let admission = most.map(|limit| Admission::new(AdmissionSettings { limit, queue: 0 }));
         let name = HeaderValue::from_bytes(written.name.as_bytes());
         let name = name.unwrap_or_else(|_| HeaderValue::from_static("(unnamed)"));
-        Self { name, written, rate, admission, requests: AtomicU64::new(0) }
+        Self { name, written, rate, admission, requests: AtomicU64::new(0), goes }
     }
 
     /// Its name as text.
@@ -72,9 +82,11 @@ impl Keys {
         };
         let api_key = access.api_key.as_ref().map(|key| of_flag("api-key", key));
         let admin_key = access.admin_key.as_ref().map(|key| of_flag("admin-key", key));
-        let written = api_key.into_iter().chain(admin_key).chain(config.sections.keys.iter().cloned());
+        let own = admin_key.into_iter().chain(config.sections.keys.iter().cloned());
+        let written = api_key.into_iter().map(|key| (key, Goes::ToWorkers)).chain(own.map(|key| (key, Goes::Nowhere)));
         let known = |written: &file::Key| before?.all.iter().find(|key| key.written == *written).cloned();
-        let all = written.map(|written| known(&written).unwrap_or_else(|| Arc::new(Key::new(written)))).collect();
+        let key = |(written, goes)| known(&written).unwrap_or_else(|| Arc::new(Key::new(written, goes)));
+        let all = written.map(key).collect();
         Self { all, is_closed: access.api_key.is_some() || !config.sections.keys.is_empty() }
     }
 

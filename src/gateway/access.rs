@@ -12,19 +12,22 @@ use super::error::GatewayError;
 use super::exchange::Exchange;
 use crate::config::file::Role;
 use crate::http1::head::Request;
-use crate::keys::{Key, Keys};
+use crate::keys::{Goes, Key, Keys};
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Fields by which a proxy on this machine shows that a request came from elsewhere.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
 
-/// The data plane: open, or for those who have a key.
-pub fn check_caller(keys: &Keys, headers: &HeaderMap) -> Result<Option<Arc<Key>>, GatewayError> {
+/// The data plane: open, or for those who have a key. One that is the gateway's alone is taken out of the header.
+pub fn check_caller(keys: &Keys, headers: &mut HeaderMap) -> Result<Option<Arc<Key>>, GatewayError> {
     match keys.presented(headers) {
         Some(key) => {
             // All that it asks for, whatever a limit says to it.
             key.requests.fetch_add(1, Relaxed);
+            if key.goes == Goes::Nowhere {
+                headers.remove(header::AUTHORIZATION);
+            }
             Ok(Some(key.clone()))
         }
         None if keys.is_open() => Ok(None),

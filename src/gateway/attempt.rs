@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::header;
 
@@ -21,6 +22,9 @@ use crate::workers::client::Connections;
 use crate::workers::connector::ConnectError;
 use crate::workers::link::{LinkError, Payload, RequestParts, SendError};
 use crate::workers::retry::Failure;
+
+/// The time in which a kept connection that its worker has closed is found to be so.
+const STALE: Duration = Duration::from_millis(500);
 
 /// See the module's documentation.
 pub struct Attempt<'a, 'b> {
@@ -87,8 +91,8 @@ impl Attempt<'_, '_> {
             }
             // The worker closed a kept connection just as it was taken: not a failure of the worker, and the next
             // try is on a new one.
-            let has_begun = self.exchange.has_begun.get();
-            let is_stale = was_kept && !has_begun && (is_unsent || (error.is_break() && head.method.is_safe()));
+            let is_stale = was_kept && !self.exchange.has_begun.get();
+            let is_stale = is_stale && (is_unsent || (error.is_break() && self.may_be_repeated(head)));
             if !is_stale {
                 let kind = if is_unsent { Failure::Unsent } else { Failure::Broken };
                 return Err(Failed { error: GatewayError::BadAnswer(error), kind, left: Left::Rest(rest) });
@@ -102,6 +106,12 @@ impl Attempt<'_, '_> {
             };
             reuse = Reuse::Forbidden;
         }
+    }
+
+    /// Whether it does no harm if the worker has had the request all the same. One that broke it off later was at work.
+    fn may_be_repeated(&self, head: &RequestHead) -> bool {
+        let is_quick = || self.exchange.record.start().elapsed() < STALE;
+        head.method.is_safe() && self.exchange.most_attempts() > 1 && is_quick()
     }
 
     async fn send_http1(&self, head: &mut RequestHead, body: WorkerBody, reuse: Reuse) -> Result<Begun, Unanswered> {

@@ -20,7 +20,7 @@ use crate::http1::head::Response;
 use crate::modules::{RequestHead, ResponseHead};
 use crate::trace::Target;
 use crate::workers::answer::AnswerBody;
-use crate::workers::breaker::verdict_of_status;
+use crate::workers::breaker::{Outcome, verdict_of_status};
 use crate::workers::retry::{self, Failure, Repeat, may_resend};
 use crate::workers::{Lease, Pool};
 
@@ -74,7 +74,11 @@ pub async fn send(
                 attempts.failed(exchange, &mut lease, &error);
                 let pause = attempts.pause(exchange, head, kind, None);
                 // Who has waited for one worker in vain does not wait for it again.
-                let is_waste = matches!(&error, GatewayError::Connect(error) if error.is_timeout());
+                let is_waste = match &error {
+                    GatewayError::Connect(error) => error.is_timeout(),
+                    GatewayError::BadAnswer(error) => error.is_nonsense(),
+                    _ => false,
+                };
                 last = Err(error);
                 (pause.filter(|_| attempts.is_fresh() || !is_waste), left)
             }
@@ -133,9 +137,12 @@ impl Attempts {
     }
 
     fn answered(&mut self, exchange: &mut Exchange, lease: &mut Lease, status: StatusCode) {
-        lease.begun(verdict_of_status(status));
+        let verdict = verdict_of_status(status);
         if retry::may_be_retried(status) {
-            self.tried.push(lease.position);
+            let is_first = self.tried_in_vain(lease);
+            lease.begun(if is_first { verdict } else { Outcome::Unknown });
+        } else {
+            lease.begun(verdict);
         }
         if let Some(trace) = &mut exchange.record.trace {
             trace.attempt_answered(status);
@@ -143,11 +150,20 @@ impl Attempts {
     }
 
     fn failed(&mut self, exchange: &mut Exchange, lease: &mut Lease, error: &GatewayError) {
-        lease.ended(error.outcome());
-        self.tried.push(lease.position);
+        let is_first = self.tried_in_vain(lease);
+        lease.ended(if is_first { error.outcome() } else { Outcome::Unknown });
         if let Some(trace) = &mut exchange.record.trace {
             trace.attempt_failed(error.code());
         }
+    }
+
+    /// Whether it is the first time: a worker's breaker counts requests, however often one is sent there.
+    fn tried_in_vain(&mut self, lease: &Lease) -> bool {
+        let is_first = !self.tried.contains(&lease.position);
+        if is_first {
+            self.tried.push(lease.position);
+        }
+        is_first
     }
 
     /// Whether there are workers that have not been tried.

@@ -38,8 +38,13 @@ pub fn allowed(mut trailers: HeaderMap) -> HeaderMap {
 /// what a proxy says of it does not come from others.
 fn is_trailer(name: &HeaderName) -> bool {
     use header as h;
+    const NONE: [&str; 6] = ["keep-alive", "proxy", "proxy-connection", "x-request-id", "traceparent", "tracestate"];
     let text = name.as_str();
-    if text.starts_with("x-forwarded-") || ["keep-alive", "proxy", "proxy-connection", "x-request-id"].contains(&text) {
+    // To CGI-style programs, `_` is `-`.
+    if text.contains('_') {
+        return text.replace('_', "-").parse().is_ok_and(|name| is_trailer(&name));
+    }
+    if ["x-forwarded-", "x-smg-"].iter().any(|start| text.starts_with(start)) || NONE.contains(&text) {
         return false;
     }
     ![

@@ -16,6 +16,7 @@ use http::{Method, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
+use super::http2;
 use crate::http1::MessageError;
 use crate::http1::framing::{Decoder, Framing};
 use crate::http1::head::{self, HeadReader, Limits};
@@ -55,7 +56,16 @@ pub enum LinkError {
 impl LinkError {
     /// The connection broke before anything of an answer was read.
     pub fn is_break(&self) -> bool {
-        matches!(self, Self::Message(MessageError::Io(_) | MessageError::Incomplete) | Self::Http2(_))
+        match self {
+            Self::Message(MessageError::Io(_) | MessageError::Incomplete) => true,
+            Self::Http2(error) => !http2::is_reset(error),
+            _ => false,
+        }
+    }
+
+    /// The worker said something that makes no sense, and would say it again.
+    pub fn is_nonsense(&self) -> bool {
+        matches!(self, Self::Message(MessageError::Head(_) | MessageError::Framing(_)) | Self::Interim | Self::Switch)
     }
 }
 

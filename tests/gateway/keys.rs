@@ -105,11 +105,14 @@ fn the_name_is_told_and_the_key_is_not() {
             ("Authorization", bearer.as_str()),
             ("X-SMG-Key-Name", "forged"),
             ("x-smg-key-name", "twice"),
+            // To programs that know fields by their CGI names, it is the same one.
+            ("X_SMG-Key_Name", "forged"),
             ("X-Hostile", "echo-headers"),
         ];
         assert_eq!(gateway.request("GET", "/named", &forged, b"").status, 200);
         let request = worker.wait_for_request();
         assert_eq!(request.headers.all("x-smg-key-name"), [name]);
+        assert!(!request.headers.has("x_smg-key_name"));
         let seen = request.headers.get("x-seen").expect("the module has told it");
         assert!(seen.contains("x-smg-key-name") && !seen.contains("forged"), "{seen}");
         let nominated = [("Authorization", bearer.as_str()), ("Connection", "x-smg-key-name")];
@@ -122,10 +125,23 @@ fn the_name_is_told_and_the_key_is_not() {
     for line in ["smg_key_requests_total{key=\"team-a\"} 2", "smg_key_requests_total{key=\"reader\"} 2"] {
         assert!(metrics.contains(line), "{metrics}");
     }
+    let sent = format!("{:?}", worker.requests());
     let log = gateway.log();
     for secret in ["of-team-a", "of-the-reader", "of-the-boss", "of-nobody", OF_THE_READER] {
-        assert!(!log.contains(secret) && !metrics.contains(secret), "{secret} is told");
+        assert!(![&log, &metrics, &sent].iter().any(|text| text.contains(secret)), "{secret} is told");
     }
+}
+
+// Workers may ask for the same key; one that is for the gateway alone goes no further.
+#[test]
+fn an_api_key_reaches_the_worker_and_an_admin_key_does_not() {
+    let worker = Worker::echo();
+    let gateway =
+        Gateway::builder().worker(&worker).args(["--api-key=shared", "--admin-key=of-the-boss"]).start_unready();
+    eventually(Duration::from_secs(5), || gateway.with_key("shared", "GET", "/").status == 200);
+    assert_eq!(gateway.with_key("of-the-boss", "GET", "/").status, 200);
+    let seen: Vec<_> = worker.requests().iter().map(|request| request.headers.all("authorization").join(" ")).collect();
+    assert_eq!(seen, ["Bearer shared", ""]);
 }
 
 #[test]

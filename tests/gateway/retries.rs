@@ -155,3 +155,59 @@ fn a_slow_request_does_not_hold_up_another_one() {
     gate.open();
     assert_eq!(slow.read_response().text(), "/slow");
 }
+
+fn sent_to(worker: &Worker, target: &str) -> usize {
+    worker.requests().iter().filter(|request| request.target == target).count()
+}
+
+/// A worker that keeps its connection after `/warm`, and closes it after a second's work on anything else.
+fn breaks_off_late() -> Worker {
+    Worker::new(|request, conn| match request.target.as_str() {
+        "/warm" => conn.answer(200, ""),
+        _ => {
+            std::thread::sleep(Duration::from_millis(if request.target == "/late" { 700 } else { 0 }));
+            conn.close();
+        }
+    })
+}
+
+#[test]
+fn without_retries_no_request_is_sent_twice() {
+    let worker = breaks_off_late();
+    let gateway = Gateway::builder().worker(&worker).args(["--disable-retries", "--shards=1"]).start();
+    for target in ["/late", "/soon"] {
+        assert_eq!(gateway.get("/warm").status, 200);
+        assert_eq!(gateway.get(target).status, 502);
+        assert_eq!(sent_to(&worker, target), 1, "{target}");
+    }
+}
+
+// A connection that was closed while it was idle is found to be so at once.
+#[test]
+fn a_worker_that_breaks_off_its_work_is_asked_as_often_as_the_settings_say() {
+    let worker = breaks_off_late();
+    let gateway = Gateway::builder().worker(&worker).args(["--retry-max-retries=2", "--shards=1"]).start();
+    assert_eq!(gateway.get("/warm").status, 200);
+    assert_eq!(gateway.get("/late").status, 502);
+    assert_eq!(sent_to(&worker, "/late"), 2);
+}
+
+#[test]
+fn a_worker_whose_answer_makes_no_sense_is_not_asked_again() {
+    for nonsense in ["HTTP/1.1 200\r\nbad header\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"] {
+        let worker = Worker::fixed(nonsense);
+        let gateway = in_front_of(&worker);
+        gateway.get("/x").assert_error(502, "upstream_bad_response");
+        assert_eq!(sent_to(&worker, "/x"), 1, "{nonsense}");
+    }
+}
+
+#[test]
+fn a_request_counts_once_for_its_workers_breaker_however_often_it_is_sent() {
+    let worker = Worker::new(|request, conn| conn.answer(if request.target == "/bad" { 503 } else { 200 }, ""));
+    let args = ["--shards=1", "--cb-failure-threshold=3", "--retry-initial-backoff-ms=1"];
+    let gateway = Gateway::builder().worker(&worker).args(args).start();
+    (0..2).for_each(|_| assert_eq!(gateway.request("POST", "/bad", &[], b"x").status, 503));
+    assert!(sent_to(&worker, "/bad") > 3, "it was not sent again");
+    assert_eq!(gateway.get("/good").status, 200);
+}
