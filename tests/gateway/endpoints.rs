@@ -166,10 +166,10 @@ fn metrics_are_also_served_on_a_port_of_their_own_when_asked() {
     let worker = Worker::echo();
     let gateway =
         Gateway::builder().worker(&worker).arg("--prometheus-host=127.0.0.1").arg("--prometheus-port=0").start();
-    let mut client = crate::support::Client::connect(gateway.metrics_address());
-    let answer = client.get("/metrics");
+    let get = |path| crate::support::Client::connect(gateway.metrics_address()).get(path);
+    let answer = get("/metrics");
     assert_eq!(answer.status, 200);
     assert!(answer.text().contains("smg_worker_pool_size"));
-    assert_eq!(client.get("/other").status, 404, "only metrics are served there");
+    assert_eq!(get("/other").status, 404, "only metrics are served there");
     assert!(worker.requests().is_empty());
 }

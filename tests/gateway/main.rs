@@ -99,6 +99,7 @@ mod resending;
 mod responses;
 mod retries;
 mod routes;
+mod scrapes;
 mod sentinel_bodies;
 mod sentinel_chain;
 mod sentinel_decisions;

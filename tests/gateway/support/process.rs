@@ -113,6 +113,11 @@ impl Process {
         std::fs::read_link(format!("/proc/{}/fd/{number}", self.child.id())).expect("it is open")
     }
 
+    /// How many file descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
+    }
+
     /// Waits for the process to end by itself; panics after `limit`.
     #[track_caller]
     pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
