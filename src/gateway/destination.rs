@@ -35,6 +35,8 @@ pub enum Said<'a> {
     Prompt(Prompt<'a>),
     NoPrompt(PromptError),
     TooLong,
+    /// Too much of other bodies is kept to read it.
+    NoRoom,
 }
 
 impl<'a> Said<'a> {
@@ -42,6 +44,7 @@ impl<'a> Said<'a> {
         match peeked {
             Peeked::Nothing => Self::Nothing,
             Peeked::TooLong => Self::TooLong,
+            Peeked::NoRoom => Self::NoRoom,
             Peeked::Whole(body) => Prompt::read(body).map_or_else(Self::NoPrompt, Self::Prompt),
         }
     }
@@ -49,7 +52,7 @@ impl<'a> Said<'a> {
     pub fn prompt(&self) -> Option<&Prompt<'a>> {
         match self {
             Self::Prompt(prompt) => Some(prompt),
-            Self::Nothing | Self::NoPrompt(_) | Self::TooLong => None,
+            Self::Nothing | Self::NoPrompt(_) | Self::TooLong | Self::NoRoom => None,
         }
     }
 }
@@ -97,6 +100,7 @@ fn pool_by_model(exchange: &Exchange, said: &Said) -> Result<usize, GatewayError
     let model = match said {
         Said::Prompt(prompt) => prompt.model.as_deref().unwrap_or_default(),
         Said::TooLong => return Err(GatewayError::BodyTooLarge(exchange.config().retries.max_buffered_request_bytes)),
+        Said::NoRoom => return Err(GatewayError::Pressed),
         Said::NoPrompt(error) => return Err(GatewayError::InvalidJson(error.to_string())),
         Said::Nothing => return Ok(snapshot.any_pool()),
     };

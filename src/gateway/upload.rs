@@ -1,5 +1,7 @@
 //! A request's body on its way to a worker: bounded, counted, and kept as far as it may have to be sent again.
 
+mod kept;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -10,12 +12,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use smallvec::SmallVec;
 
+use self::kept::{Kept, NoRoom};
 use super::body::{BodyError, Collected, collect};
 use super::error::GatewayError;
 use crate::client::{RequestBody, RequestBodyError};
 use crate::deadline::{Deadline, Deadlines};
+
+pub use self::kept::{Keep, Shelf};
+
+/// The longest body that is wanted in one piece before it is sent: it is not copied then, but counts only when it is whole.
+const MOST_AT_ONCE: u64 = 64 * 1024;
 
 /// What became of a request body while somebody else was reading it.
 #[derive(Debug, Default)]
@@ -32,34 +39,6 @@ enum Fault {
     Broken,
     Slow,
     TooLarge(u64),
-}
-
-/// Bytes that a shard keeps of all its requests' bodies together.
-const MOST_KEPT: u64 = 128 << 20;
-
-/// What a shard keeps of bodies, in bytes.
-#[derive(Debug, Default)]
-pub struct Shelf(Cell<u64>);
-
-/// How much of a body may be kept, and where that is counted.
-#[derive(Debug)]
-pub struct Keep {
-    pub most: u64,
-    pub shelf: Rc<Shelf>,
-}
-
-/// What has been read of a body, until nobody needs it again.
-#[derive(Debug, Default)]
-struct Kept {
-    /// Almost always one.
-    pieces: SmallVec<[Bytes; 1]>,
-    /// Bytes of them.
-    bytes: u64,
-    /// Nothing is kept without it.
-    keep: Option<Keep>,
-    /// Some of it is not kept.
-    is_lost: bool,
-    is_whole: bool,
 }
 
 impl Upload {
@@ -96,38 +75,9 @@ impl Upload {
         let kept = &mut *self.kept.borrow_mut();
         match frame.data_ref() {
             _ if kept.is_lost => {}
-            Some(data) => kept.add(data),
-            None => kept.lose(),
+            Some(data) if kept.add(data).is_ok() => {}
+            Some(_) | None => kept.lose(),
         }
-    }
-}
-
-impl Kept {
-    /// Keeps a piece, or nothing any more if there is no room for it.
-    fn add(&mut self, piece: &Bytes) {
-        let bytes = piece.len() as u64;
-        match &self.keep {
-            Some(Keep { most, shelf }) if self.bytes + bytes <= *most && shelf.0.get() + bytes <= MOST_KEPT => {
-                shelf.0.set(shelf.0.get() + bytes);
-                self.bytes += bytes;
-                self.pieces.push(piece.clone());
-            }
-            _ => self.lose(),
-        }
-    }
-
-    fn lose(&mut self) {
-        if let Some(Keep { shelf, .. }) = &self.keep {
-            shelf.0.set(shelf.0.get() - std::mem::take(&mut self.bytes));
-        }
-        self.pieces.clear();
-        self.is_lost = true;
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.lose();
     }
 }
 
@@ -138,6 +88,8 @@ pub enum Peeked {
     Whole(Bytes),
     /// It is longer than what may be kept.
     TooLong,
+    /// Too much of other bodies is kept.
+    NoRoom,
 }
 
 /// The body of a request on its way to a worker.
@@ -258,7 +210,7 @@ impl Body for ClientBody {
 impl WorkerBody {
     /// What has been kept of it, then what has not been read.
     fn again(upload: &Upload, rest: Option<ClientBody>) -> Self {
-        Self::Again(upload.kept.borrow().pieces.iter().cloned().collect(), rest)
+        Self::Again(upload.kept.borrow_mut().pieces(), rest)
     }
 
     /// Reads it, if it is no longer than what may be kept, and gives it back with what was read.
@@ -268,22 +220,30 @@ impl WorkerBody {
             Self::Again(..) => return Ok((self, Peeked::TooLong)),
             Self::Stream(rest) => rest,
         };
-        let upload = rest.upload.clone();
-        let room = upload.kept.borrow().keep.as_ref().map_or(0, |keep| keep.most);
-        if rest.incoming.size_hint().lower() > room {
+        let (upload, expected) = (rest.upload.clone(), rest.incoming.size_hint());
+        if expected.lower() > upload.kept.borrow().most() {
             return Ok((Self::Stream(rest), Peeked::TooLong));
         }
-        rest.incoming.expect_whole();
-        let mut read = VecDeque::new();
+        if expected.lower() <= MOST_AT_ONCE {
+            rest.incoming.expect_whole();
+        }
+        // Out of reach of those who keep what they see pass.
+        let mut read = upload.kept.take();
+        upload.forget();
         while let Some(frame) = rest.frame().await {
             let frame = frame.map_err(|_| upload.error().unwrap_or(GatewayError::BrokenBody))?;
-            read.extend(frame.into_data().ok());
-            if upload.bytes.get() > room {
-                return Ok((Self::Again(read, Some(rest)), Peeked::TooLong));
+            let Ok(piece) = frame.into_data() else { continue };
+            if let Err(why) = read.add(&piece) {
+                let mut pieces = read.give_away();
+                pieces.push_back(piece);
+                upload.kept.replace(read);
+                let peeked = if why == NoRoom::InBody { Peeked::TooLong } else { Peeked::NoRoom };
+                return Ok((Self::Again(pieces, Some(rest)), peeked));
             }
         }
-        upload.forget();
-        let whole = join(read.make_contiguous());
+        let whole = join(read.give_away().make_contiguous());
+        // What was read counts until it is not needed again.
+        upload.kept.replace(read);
         match whole.is_empty() {
             true => Ok((Self::Whole(None), Peeked::Nothing)),
             false => Ok((Self::Whole(Some(whole.clone())), Peeked::Whole(whole))),
@@ -304,25 +264,30 @@ fn join(pieces: &[Bytes]) -> Bytes {
 }
 
 /// What is known of a body that is being sent, for another attempt.
-pub enum Resend {
-    Whole(Option<Bytes>),
-    Stream(Rc<Upload>),
+pub struct Resend {
+    upload: Rc<Upload>,
+    /// All of it was here before it was sent.
+    whole: Option<WholeBody>,
 }
+
+/// A body that was read before; `None` is none.
+type WholeBody = Option<Bytes>;
 
 impl Resend {
     pub fn of(body: &WorkerBody, upload: Rc<Upload>) -> Self {
-        match body {
-            WorkerBody::Whole(body) => Self::Whole(body.clone()),
-            WorkerBody::Stream(_) | WorkerBody::Again(..) => Self::Stream(upload),
-        }
+        let whole = match body {
+            WorkerBody::Whole(body) => Some(body.clone()),
+            WorkerBody::Stream(_) | WorkerBody::Again(..) => None,
+        };
+        Self { upload, whole }
     }
 
     /// The body again, where `rest` is what the last attempt did not read; `None` if some of it is lost.
     pub fn body(&self, rest: Option<WorkerBody>) -> Option<WorkerBody> {
-        let upload = match self {
-            Self::Whole(body) => return Some(WorkerBody::Whole(body.clone())),
-            Self::Stream(upload) => upload,
-        };
+        if let Some(body) = &self.whole {
+            return Some(WorkerBody::Whole(body.clone()));
+        }
+        let upload = &self.upload;
         let (is_lost, is_whole) = (upload.kept.borrow().is_lost, upload.kept.borrow().is_whole);
         let rest = match rest {
             // Nothing of it was read: what is kept does not matter.
@@ -335,9 +300,7 @@ impl Resend {
 
     /// There will be no other attempt.
     pub fn forget(&self) {
-        if let Self::Stream(upload) = self {
-            upload.forget();
-        }
+        self.upload.forget();
     }
 }
 

@@ -118,6 +118,30 @@ fn a_body_longer_than_what_is_kept_is_refused_because_its_model_is_not_known() {
     drop(workers);
 }
 
+// All bodies together are kept up to 128 MiB. One that is longer than all may be fills that by itself.
+#[test]
+fn a_body_that_there_is_no_room_for_is_refused_only_where_its_model_is_asked_for() {
+    const LENGTH: usize = 130 << 20;
+    let counting = || {
+        Worker::on_head(|_, conn| {
+            let (body, ended) = conn.read_body();
+            conn.answer(200, format!("{} {}", body.len(), ended.is_ok()));
+        })
+    };
+    let (one, other) = (counting(), counting());
+    let flags = ["--shards=1", "--disable-health-check", "--max-buffered-request-bytes=500000000"];
+    let post_long = |gateway: &Gateway| {
+        gateway.request("POST", "/", &[("Content-Length", &LENGTH.to_string())], &vec![b' '; LENGTH])
+    };
+    // Which of the workers gets it depends on its prompt, but need not.
+    let gateway = Gateway::builder().workers([&one, &other]).args(flags).start();
+    assert_eq!(post_long(&gateway).text(), format!("{LENGTH} true"));
+    let gateway = Gateway::builder().args(flags).start_unready();
+    add(&gateway, &one, Some("a"));
+    add(&gateway, &other, Some("b"));
+    post_long(&gateway).assert_error(503, "overloaded");
+}
+
 #[test]
 fn a_model_whose_workers_are_out_is_known_and_not_served_by_others() {
     let (gateway, [a, b]) = two();

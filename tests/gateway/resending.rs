@@ -1,6 +1,6 @@
 //! What is sent again after an answer that asks for it, how often and when (cases 52 and 61).
 
-use crate::support::{Builder, Conn, Gateway, Nowhere, ReceivedRequest, Worker};
+use crate::support::{Builder, Conn, Gateway, H2, Last, Nowhere, ReceivedRequest, Worker};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,32 @@ fn a_post_is_sent_again_after_429_and_503_with_its_body_intact() {
             assert_eq!(worker.requests().len(), 2, "{status}");
             assert_eq!(gateway.metrics().sum("smg_worker_retries_total", &[]), 1.0);
         }
+    }
+}
+
+// With two workers it is read for its prompt before it is sent.
+#[test]
+fn a_body_in_pieces_of_all_sizes_is_sent_again_as_it_was() {
+    let body: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+    for count in [1, 2] {
+        let workers: Vec<_> = (0..count).map(|_| refuses_first(503)).collect();
+        let gateway = Gateway::builder().workers(&workers).args(["--shards=1", "--retry-initial-backoff-ms=1"]);
+        let gateway = gateway.start_unready();
+        gateway.wait_for_workers(count);
+        let mut client = H2::connect(&gateway);
+        let stream = client.start("POST", "/", &[], Last::No);
+        let mut rest = &body[..];
+        for length in [1, 1, 3000, 5000, 7, 16_000, 4095, 4096].into_iter().cycle() {
+            let (piece, after) = rest.split_at(rest.len().min(length));
+            client.data(stream, piece, if after.is_empty() { Last::Yes } else { Last::No });
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let answer = client.wait(stream);
+        assert!(answer.body == body, "{count} workers: {} bytes", answer.body.len());
+        assert_eq!(workers.iter().map(|worker| worker.requests().len()).sum::<usize>() as u64, count + 1);
     }
 }
 
