@@ -38,9 +38,11 @@ const MOST_STREAMS: u32 = 128;
 /// Streams that were reset and not looked at yet: a client that has more of them opens streams only to reset them
 /// (CVE-2023-44487), or makes the gateway reset them (CVE-2025-8671).
 const MOST_RESETS: usize = 32;
-/// What a client may send before it is read: of one stream, and of all.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a client may send before it is read, of one stream: an upload over 100 ms gets 1.3 MB/s of it.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// Of all: each stream has its whole window, for one whose body nobody reads must not hold up another. It is also what
+/// a connection can make the gateway hold, as much as one to a worker.
+const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 /// What is kept of an answer that its client does not take, besides the piece that is waiting.
 const SEND_BUFFER: usize = 64 * 1024;
 /// A connection that is silent for so long is asked whether it is there, and has so long to answer.

@@ -60,6 +60,7 @@ mod h2_large_heads;
 mod h2_late_ends;
 mod h2_requests;
 mod h2_streams;
+mod h2_uploads;
 mod handover;
 mod headers;
 mod health;
