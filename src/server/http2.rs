@@ -36,8 +36,12 @@ use crate::stream::Stream;
 /// Streams that a client may have open at once.
 const MOST_STREAMS: u32 = 128;
 /// Streams that were reset and not looked at yet: a client that has more of them opens streams only to reset them
-/// (CVE-2023-44487), or makes the gateway reset them (CVE-2025-8671).
+/// (CVE-2023-44487).
 const MOST_RESETS: usize = 32;
+/// Faults of streams, in the life of a connection: a client that makes more of them makes the gateway reset what it has
+/// begun to serve (CVE-2025-8671). h2 also counts what a client may not know better: streams that it opens before it
+/// has read how many it may, and what was on its way to a stream for longer than h2 remembers that it was reset.
+const MOST_FAULTS: usize = 1024;
 /// What a client may send before it is read, of one stream: an upload over 100 ms gets 1.3 MB/s of it.
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// Of all: each stream has its whole window, for one whose body nobody reads must not hold up another. It is also what
@@ -61,7 +65,7 @@ pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, de
     let patience = gateway.patience.clone();
     deadline.set(patience.get().head.min(patience.get().idle));
     let activity = Rc::new(Activity { open: Cell::new(0), closing: Cell::new(false), deadline, patience });
-    let (client, late) = (Rc::new(client), Rc::<Late>::default());
+    let (client, late) = (Rc::new(client), Rc::new(Late::new(gateway.deadlines.register())));
     let service = service_fn(|request: http::Request<Incoming>| {
         gateway.keep_up();
         let (gateway, client, stream) = (gateway.clone(), client.clone(), activity.begin());
@@ -83,7 +87,6 @@ pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, de
         if !closing && (expired || gateway.is_draining()) {
             activity.closing.set(true);
             activity.look();
-            late.clear();
             connection.as_mut().graceful_shutdown();
             cx.waker().wake_by_ref();
         }
@@ -100,7 +103,7 @@ fn builder(streams: Streams) -> Builder<Streams> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
         .max_pending_accept_reset_streams(MOST_RESETS)
-        .max_local_error_reset_streams(MOST_RESETS)
+        .max_local_error_reset_streams(MOST_FAULTS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)

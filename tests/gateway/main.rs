@@ -54,6 +54,7 @@ mod guest_responses;
 mod guest_streaming;
 mod h2_bad_frames;
 mod h2_drain;
+mod h2_early_answers;
 mod h2_floods;
 mod h2_framing;
 mod h2_large_heads;
