@@ -228,9 +228,9 @@ where
         body: B,
     ) -> Result<(Response, Answering<B>), SendError<B>> {
         let mut sender = self.connection.sender.clone();
-        let upload = Upload::new(body);
-        let Some(request) = message(scheme, request, upload.clone()) else {
-            return Err(SendError { error: LinkError::Target, is_unsent: true, rest: upload.take() });
+        let upload = Lent(Upload::new(body));
+        let Some(request) = message(scheme, request, upload.0.clone()) else {
+            return Err(SendError { error: LinkError::Target, is_unsent: true, rest: upload.0.take() });
         };
         match sender.try_send_request(request).await {
             Ok(answer) => {
@@ -242,7 +242,7 @@ where
                 let is_unsent = failure.take_message().is_some();
                 let error = failure.into_error();
                 let is_unsent = is_unsent || is_refused(&error);
-                Err(SendError { error: LinkError::Http2(error), is_unsent, rest: upload.take() })
+                Err(SendError { error: LinkError::Http2(error), is_unsent, rest: upload.0.take() })
             }
         }
     }
@@ -268,20 +268,14 @@ fn of_http2(error: &hyper::Error) -> Option<&h2::Error> {
 /// The body of an answer as it comes. What has not been sent of the request by its end, nobody wants.
 pub struct Answering<B> {
     body: Incoming,
-    upload: Upload<B>,
+    upload: Lent<B>,
     _place: Place<B>,
 }
 
 impl<B> Answering<B> {
     /// What has not been read of the request's body, for another worker: its exchange here is over.
     pub fn take_back(&mut self) -> Option<B> {
-        self.upload.take()
-    }
-}
-
-impl<B> Drop for Answering<B> {
-    fn drop(&mut self) {
-        self.upload.take();
+        self.upload.0.take()
     }
 }
 
@@ -323,6 +317,16 @@ fn message<B>(scheme: Scheme, parts: RequestParts, body: Upload<B>) -> Option<Re
     // Trailers are passed on, which some workers want to be told (RFC 9110 section 10.1.4).
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     Some(request)
+}
+
+/// A body that is taken back when its exchange ends, and at once: h2's tasks hear later that nobody waits for an answer,
+/// and the body's connection may carry its next request by then.
+struct Lent<B>(Upload<B>);
+
+impl<B> Drop for Lent<B> {
+    fn drop(&mut self) {
+        self.0.take();
+    }
 }
 
 /// A request's body, with the trailers that may be sent. h2 reads it in a task of its own; who has begun the exchange
@@ -396,3 +400,6 @@ where
         spawn_local(task);
     }
 }
+
+#[cfg(test)]
+mod tests;
