@@ -52,6 +52,7 @@ mod guest_pools;
 mod guest_requests;
 mod guest_responses;
 mod guest_streaming;
+mod h2_bad_fields;
 mod h2_bad_frames;
 mod h2_drain;
 mod h2_early_answers;
