@@ -9,11 +9,15 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, StartError};
-use crate::config::file::FileDigest;
+use crate::config::file::{self, FileDigest};
 use crate::config::{Config, Watch};
 use crate::panics;
 use crate::reload::Reloaded;
+use crate::snapshot::Snapshot;
 use crate::telemetry::{self, LogError, Untrusted};
+
+/// Lines about misspelt names that a start or a reload may cost.
+const MOST_WARNINGS: usize = 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -40,6 +44,7 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
         let introduction = Introduction::new(&config);
         let app = App::start(config, log.writer.clone()).await?;
         introduction.print(&app);
+        warn_of_unknown_modules(&app.publisher.current());
         tell_supervisor("READY=1");
         let ended = {
             let mut ended = pin!(async {
@@ -82,6 +87,7 @@ async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
             if !needs_restart.is_empty() {
                 tracing::warn!(settings = needs_restart.join(","), "these settings change with a restart only");
             }
+            warn_of_unknown_modules(&app.publisher.current());
             digest
         }
         Err(error) => {
@@ -90,6 +96,16 @@ async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
             tracing::error!(%error, "the new configuration is not taken; the old one stays");
             None
         }
+    }
+}
+
+/// A module that a route names may come later, by the admin API. Until then the route's requests go without it, which
+/// must not pass unseen where a name is misspelt and the module is one that keeps strangers out.
+fn warn_of_unknown_modules(snapshot: &Snapshot) {
+    let deployed: Vec<_> = snapshot.modules.iter().map(|module| &*module.name).collect();
+    for (route, module) in snapshot.overrides.unknown_modules(&deployed).take(MOST_WARNINGS) {
+        let meant = file::nearest(module, deployed.iter().copied()).unwrap_or_default();
+        tracing::warn!(route, module, meant, "a route names a module that is not deployed");
     }
 }
 

@@ -33,6 +33,7 @@ use super::Sections;
 
 pub use self::arguments::{CheckModule, ParseError, parse};
 pub use self::flags::Flags;
+pub use self::hint::nearest;
 pub use self::keys::{Key, KeyDigest, Role};
 pub use self::listeners::{Certificate, Listener};
 pub use self::modules::Module;

@@ -33,6 +33,15 @@ impl Overrides {
         Self(all)
     }
 
+    /// The names of modules that routes give and that are none of `known`, each with its route's path.
+    pub fn unknown_modules<'o>(&'o self, known: &[&str]) -> impl Iterator<Item = (&'o str, &'o str)> {
+        let named = self.0.iter().filter_map(|one| match &one.route.modules {
+            RouteModules::Named(names) => Some(names.iter().map(|name| (one.route.path.as_str(), name.as_str()))),
+            RouteModules::All | RouteModules::None => None,
+        });
+        named.flatten().filter(|(_, name)| !known.contains(name))
+    }
+
     /// What is different for a request, judged on the path as it was sent.
     pub fn find(&self, method: &Method, path: &str) -> Option<Arc<Override>> {
         self.0.iter().find(|one| one.covers(method, path)).cloned()

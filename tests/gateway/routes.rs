@@ -1,6 +1,6 @@
 //! `routes`: what is different for some paths.
 
-use crate::support::{ConfigFile, Gateway, H2, Last, Module, StreamEnd, Worker, guest, obliging};
+use crate::support::{ConfigFile, Gateway, H2, Last, Module, StreamEnd, Worker, eventually, guest, obliging};
 use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -132,6 +132,28 @@ fn a_route_says_which_modules_see_its_requests() {
     for (path, seen) in [("/none/", false), ("/named/", true), ("/others/", false), ("/all/", true), ("/", true)] {
         assert_eq!((rejects(path), answers(path)), (seen, seen), "{path}");
     }
+}
+
+// A module may come later by the admin API; most often its name is misspelt, and the route is open.
+#[test]
+fn a_route_that_names_a_module_which_is_not_deployed_is_warned_of() {
+    let worker = Worker::echo();
+    let text = |name: &str| {
+        let module = format!("enable_wasm: true\nmodules: [{{name: auth, file: {}}}]\n", guest("auth"));
+        format!("worker_urls: [{}]\n{module}routes: [{{path: /v1/*, modules: [{name}]}}]\n", worker.url())
+    };
+    let says = "a route names a module that is not deployed";
+    let file = ConfigFile::new(text("atuh"));
+    let gateway = file.gateway().start();
+    let line = gateway.wait_for_log(says);
+    assert!(line.contains("WARN") && ["/v1/*", "atuh", "\"auth\""].iter().all(|word| line.contains(word)), "{line}");
+    file.rewrite(text("auth"));
+    gateway.reload();
+    assert_eq!(gateway.get("/v1/x").status, 401);
+    file.rewrite(text("other"));
+    gateway.reload();
+    eventually(Duration::from_secs(5), || gateway.log().contains("other"));
+    assert_eq!(gateway.log().matches(says).count(), 2, "not where the name is right: {}", gateway.log());
 }
 
 // The section `modules`: what is deployed at start, in its order.

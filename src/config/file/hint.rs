@@ -12,7 +12,7 @@ pub(super) fn hint<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> 
 }
 
 /// The known name that takes the fewest typing mistakes: at most one for each three letters.
-fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     if name.len() > LONGEST {
         return None;
     }
