@@ -18,12 +18,32 @@ use self::text::Text;
 /// Bytes of text that are kept: what is past them hardly decides where a request should go.
 pub const MOST: usize = 1 << 20;
 
-/// What was found. What is missing, or of another type than it should be, is `None`.
+/// What was found.
 #[derive(Debug, Default, PartialEq)]
 pub struct Prompt<'a> {
-    pub model: Option<Cow<'a, str>>,
+    pub model: Model<'a>,
+    /// `None` if it is missing, or of another type than it should be.
     /// Borrowed from the body when it is one string without escapes.
     pub text: Option<Cow<'a, str>>,
+}
+
+/// What a body says of the model.
+#[derive(Debug, Default, PartialEq)]
+pub enum Model<'a> {
+    #[default]
+    Unsaid,
+    Named(Cow<'a, str>),
+    /// Something else than text.
+    Nameless,
+}
+
+impl Model<'_> {
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => Some(name),
+            Self::Unsaid | Self::Nameless => None,
+        }
+    }
 }
 
 /// Why a body has no prompt.
@@ -82,7 +102,7 @@ impl<'de> Visitor<'de> for Body {
             }
             met |= bit;
             match field {
-                Field::Model => prompt.model = map.next_value::<Model>()?.0,
+                Field::Model => prompt.model = map.next_value()?,
                 Field::System | Field::Instructions => map.next_value_seed(&mut before)?,
                 Field::Messages | Field::Prompt | Field::Input | Field::Text | Field::InputIds => {
                     map.next_value_seed(&mut text)?;
@@ -95,12 +115,11 @@ impl<'de> Visitor<'de> for Body {
     }
 }
 
-/// A string, or a value that is not worth an error.
-struct Model<'a>(Option<Cow<'a, str>>);
-
+/// A string, or a value that is not worth an error here.
 impl<'de: 'a, 'a> Deserialize<'de> for Model<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyValue).map(Self)
+        let name = deserializer.deserialize_any(AnyValue)?;
+        Ok(name.map_or(Self::Nameless, Self::Named))
     }
 }
 

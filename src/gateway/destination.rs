@@ -10,7 +10,7 @@ use super::exchange::Exchange;
 use super::upload::Peeked;
 use crate::headers;
 use crate::modules::RequestHead;
-use crate::prompt::{Prompt, PromptError};
+use crate::prompt::{Model, Prompt, PromptError};
 use crate::snapshot::Snapshot;
 use crate::workers::policy::Ask;
 
@@ -94,17 +94,18 @@ fn own_pool(exchange: &Exchange) -> Option<usize> {
     exchange.view.snapshot.pool_of(model)
 }
 
-/// What names no model, such as a form with a file, or no body at all, goes to a pool that can serve it.
+/// What names no model, such as a form with a file, JSON without the field, or no body at all, goes to a pool that can serve it.
 fn pool_by_model(exchange: &Exchange, said: &Said) -> Result<usize, GatewayError> {
     let snapshot = &exchange.view.snapshot;
     let model = match said {
-        Said::Prompt(prompt) => prompt.model.as_deref().unwrap_or_default(),
+        Said::Prompt(Prompt { model: Model::Named(model), .. }) => model,
+        Said::Prompt(Prompt { model: Model::Nameless, .. }) => return Err(GatewayError::UnknownModel(String::new())),
         Said::TooLong => return Err(GatewayError::BodyTooLarge(exchange.config().retries.max_buffered_request_bytes)),
         Said::NoRoom => return Err(GatewayError::Pressed),
         Said::NoPrompt(error) => return Err(GatewayError::InvalidJson(error.to_string())),
-        Said::Nothing => return Ok(snapshot.any_pool()),
+        Said::Prompt(Prompt { model: Model::Unsaid, .. }) | Said::Nothing => return Ok(snapshot.any_pool()),
     };
-    snapshot.pool_of(model).ok_or_else(|| GatewayError::UnknownModel(model.to_owned()))
+    snapshot.pool_of(model).ok_or_else(|| GatewayError::UnknownModel(model.to_string()))
 }
 
 /// What does not say what it is passes for JSON.

@@ -39,7 +39,7 @@ pub async fn send(
     }
     let said = Said::in_body(&peeked);
     let routing_key = destination::routing_key(&view.snapshot, &head.headers);
-    exchange.record.model = said.prompt().and_then(|prompt| prompt.model.as_deref()).map(Into::into);
+    exchange.record.model = said.prompt().and_then(|prompt| prompt.model.name()).map(Into::into);
     let mut now = Instant::now();
     let destination = Destination::find(exchange, head, &said, &routing_key, now)?;
     let pool = &view.snapshot.pools[destination.pool];

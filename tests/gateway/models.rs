@@ -58,9 +58,9 @@ fn the_model_picks_the_worker_and_the_body_arrives_as_it_was() {
 }
 
 #[test]
-fn a_model_that_nobody_serves_and_a_body_that_names_none_are_refused() {
+fn a_model_that_nobody_serves_and_a_body_that_is_not_clear_are_refused() {
     let (gateway, workers) = two();
-    for body in ["{\"model\":\"c\"}", "{\"model\":\"A\"}", "{\"model\":\"\"}", "{\"model\":1}", "{}"] {
+    for body in ["{\"model\":\"c\"}", "{\"model\":\"A\"}", "{\"model\":\"\"}", "{\"model\":1}", "{\"model\":null}"] {
         post(&gateway, body).assert_error(404, "model_not_found");
     }
     for body in
@@ -77,6 +77,22 @@ fn a_request_without_a_body_goes_to_some_worker() {
     let (gateway, _workers) = two();
     for (method, path) in [("GET", "/get_model_info"), ("GET", "/v1/files/1"), ("DELETE", "/v1/files/1")] {
         assert_eq!(gateway.request(method, path, &[], b"").status, 200, "{method} {path}");
+    }
+}
+
+// As SGLang's `/generate` does, whose body has no model.
+#[test]
+fn a_body_that_names_no_model_goes_to_some_worker_or_to_one_that_serves_all() {
+    let (gateway, _workers) = two();
+    for body in ["{}", "{\"text\":\"x\"}", "{\"prompt\":{\"model\":\"b\"}}"] {
+        let answer = post(&gateway, body);
+        assert_eq!(answer.status, 200, "{body}");
+        assert!(["a ", "b "].iter().any(|name| answer.text() == format!("{name}{body}")), "{}", answer.text());
+    }
+    let rest = named("rest");
+    add(&gateway, &rest, None);
+    for body in ["{}", "{\"text\":\"x\"}"] {
+        assert_eq!(post(&gateway, body).text(), format!("rest {body}"));
     }
 }
 
