@@ -5,6 +5,7 @@
 mod groups;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -79,11 +80,15 @@ pub struct About {
     /// Shown, and kept for who sorts by them.
     pub priority: u32,
     pub cost: f64,
+    /// Shown, and bounded by who adds the worker.
+    pub labels: BTreeMap<String, String>,
+    /// Shown: what the worker runs.
+    pub runtime: Option<String>,
 }
 
 impl Default for About {
     fn default() -> Self {
-        Self { models: Vec::new(), priority: 50, cost: 1.0 }
+        Self { models: Vec::new(), priority: 50, cost: 1.0, labels: BTreeMap::new(), runtime: None }
     }
 }
 
@@ -111,6 +116,7 @@ fn configured(config: &Config) -> Vec<(WorkerUrl, About)> {
                 models: vec![pool.model.clone()],
                 priority: worker.priority.unwrap_or(usual.priority),
                 cost: worker.cost.unwrap_or(usual.cost),
+                ..usual
             };
             (worker.url.clone(), about)
         })

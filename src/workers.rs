@@ -69,16 +69,6 @@ pub enum Health {
     Unhealthy,
 }
 
-impl Health {
-    pub fn label(self) -> &'static str {
-        match self {
-            Health::Pending => "pending",
-            Health::Healthy => "healthy",
-            Health::Unhealthy => "unhealthy",
-        }
-    }
-}
-
 impl Worker {
     pub fn new(url: WorkerUrl, health: Health, config: &Config) -> Self {
         let host = HeaderValue::from_str(&url.authority()).expect("an authority is a valid header value");

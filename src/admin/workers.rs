@@ -3,23 +3,22 @@
 //! A worker's entity tag changes with what is said of it, the list's with every change of the workers. `If-Match` and
 //! `If-None-Match` hold (RFC 9110 section 13.1): of two administrators who change the same thing one is told.
 
+mod said;
+
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::said::Said;
 use super::{error, method_not_allowed};
 use crate::config::WorkerUrl;
 use crate::fleet::{About, Fleet, FleetError, Member, Stage};
 use crate::gateway::control::AdminCall;
 use crate::workers::Health;
-
-/// Longest model name.
-const MAX_MODEL: usize = 256;
 
 /// `below` is what follows `/workers` in the path.
 pub fn answer(fleet: &Rc<Fleet>, call: &AdminCall, below: &str) -> Response<Bytes> {
@@ -37,50 +36,6 @@ pub fn answer(fleet: &Rc<Fleet>, call: &AdminCall, below: &str) -> Response<Byte
         }
         (_, None) => method_not_allowed("GET, POST"),
         (_, Some(_)) => method_not_allowed("GET, PUT, PATCH, DELETE"),
-    }
-}
-
-/// What is said of a worker in a request. `url` is there when it is added, and only then.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Said {
-    url: Option<String>,
-    #[serde(alias = "model")]
-    model_id: Option<String>,
-    priority: Option<u32>,
-    cost: Option<f64>,
-}
-
-impl Said {
-    fn read(body: &[u8]) -> Result<Self, Box<Response<Bytes>>> {
-        let mut deserializer = serde_json::Deserializer::from_slice(body);
-        let said: Self =
-            serde_path_to_error::deserialize(&mut deserializer).map_err(|why| match why.inner().is_data() {
-                true => error(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", &why.to_string()),
-                false => error(StatusCode::BAD_REQUEST, "invalid_json", &why.inner().to_string()),
-            })?;
-        deserializer.end().map_err(|why| error(StatusCode::BAD_REQUEST, "invalid_json", &why.to_string()))?;
-        let is_model = |model: &String| !model.is_empty() && model.len() <= MAX_MODEL;
-        if !said.model_id.iter().all(is_model) {
-            return Err(Box::new(invalid("model_id must have 1 to 256 bytes")));
-        }
-        if said.cost.is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
-            return Err(Box::new(invalid("cost must be a number of at least 0")));
-        }
-        Ok(said)
-    }
-
-    /// What is not said stays as it is in `before`.
-    fn about(self, before: About) -> About {
-        About {
-            // What a list shows for a worker that serves all.
-            models: match self.model_id {
-                Some(model) => Some(model).filter(|model| model != "unknown").into_iter().collect(),
-                None => before.models,
-            },
-            priority: self.priority.unwrap_or(before.priority),
-            cost: self.cost.unwrap_or(before.cost),
-        }
     }
 }
 
@@ -181,7 +136,7 @@ fn show(member: &Member) -> Value {
     let (worker, about) = (&member.worker, member.about());
     let models = if about.models.is_empty() { worker.models().to_vec() } else { about.models };
     let status = match member.stage() {
-        Stage::Serving => worker.health().label(),
+        Stage::Serving => status_of(worker.health()),
         Stage::Draining => "draining",
     };
     json!({
@@ -196,11 +151,22 @@ fn show(member: &Member) -> Value {
         "priority": about.priority,
         "cost": about.cost,
         "worker_type": "regular",
+        "runtime_type": about.runtime.as_deref().unwrap_or("unspecified"),
+        "labels": about.labels,
         "circuit_breaker": worker.breaker_state().label(),
         "addresses": worker.addresses.list(),
         "requests": worker.requests.load(Relaxed),
         "errors": worker.errors.load(Relaxed),
     })
+}
+
+/// As scripts for Shepherd Model Gateway wait for it.
+fn status_of(health: Health) -> &'static str {
+    match health {
+        Health::Pending => "pending",
+        Health::Healthy => "ready",
+        Health::Unhealthy => "not_ready",
+    }
 }
 
 /// Of what is said of a worker; what it does meanwhile is no change.

@@ -39,7 +39,7 @@ fn a_worker_is_added_shown_and_serves_once_it_answers() {
     let one = gateway.get(&path).json();
     let shown =
         ["url", "model_id", "priority", "cost", "status", "load", "circuit_breaker"].map(|name| one[name].clone());
-    let expected = json!([worker.url(), "m", 7, 0.5, "healthy", 0, "closed"]);
+    let expected = json!([worker.url(), "m", 7, 0.5, "ready", 0, "closed"]);
     assert_eq!(json!(shown), expected);
     let list = gateway.get("/workers").json();
     assert_eq!((&list["total"], &list["workers"][0]["id"]), (&json!(1), &one["id"]));
@@ -119,6 +119,54 @@ fn what_is_said_badly_changes_nothing() {
         }
     }
     assert_eq!(gateway.get("/workers").json()["workers"], json!([before]));
+}
+
+// What scripts for Shepherd Model Gateway send, and wait for.
+#[test]
+fn labels_and_runtime_are_kept_and_shown_and_the_status_is_that_of_its_kind() {
+    let (gateway, worker) = (empty(), Worker::echo());
+    let said = json!({
+        "url": worker.url(), "worker_type": "regular", "labels": {"zone": "a", "": "x"}, "runtime_type": "vllm",
+    });
+    assert_eq!(gateway.post_json("/workers", &said).status, 400, "a label has a name");
+    worker.set_health(503);
+    let said = json!({"url": worker.url(), "worker_type": "regular", "labels": {"zone": "a"}, "runtime_type": "vllm"});
+    let (path, _) = added(&gateway, &said);
+    let shown =
+        || ["status", "worker_type", "runtime_type", "labels"].map(|name| gateway.get(&path).json()[name].clone());
+    assert_eq!(json!(shown()), json!(["pending", "regular", "vllm", {"zone": "a"}]));
+    worker.set_health(200);
+    eventually(LIMIT, || shown()[0] == "ready");
+    worker.set_health(503);
+    eventually(LIMIT, || shown()[0] == "not_ready");
+    assert_eq!(change(&gateway, "PATCH", &path, &[], "{\"labels\":{\"rack\":\"7\"}}").status, 202);
+    assert_eq!(json!(shown()), json!(["not_ready", "regular", "vllm", {"rack": "7"}]));
+    assert_eq!(change(&gateway, "PUT", &path, &[], "{}").status, 202);
+    assert_eq!(json!(shown()), json!(["not_ready", "regular", "unspecified", {}]));
+}
+
+#[test]
+fn what_others_offer_for_a_worker_is_refused_by_name() {
+    let (gateway, worker) = (empty(), Worker::echo());
+    let many: serde_json::Map<_, _> = (0..33).map(|i| (i.to_string(), json!("x"))).collect();
+    for (field, value, status) in [
+        ("worker_type", json!("prefill"), 422),
+        ("api_key", json!("s3cret"), 422),
+        ("disable_health_check", json!(true), 422),
+        ("health", json!({"check_interval_secs": 1}), 422),
+        ("bootstrap_port", json!(9000), 422),
+        ("bootstrap_host", json!("a"), 422),
+        ("labels", json!({"a": 1}), 422),
+        ("labels", json!({"a": "x".repeat(257)}), 400),
+        ("labels", json!(many), 400),
+        ("runtime_type", json!("x".repeat(65)), 400),
+    ] {
+        let answer = gateway.post_json("/workers", &json!({"url": worker.url(), field: value}));
+        assert_eq!(answer.status, status, "{field}: {}", answer.text());
+        let text = answer.text();
+        assert!(text.contains(field) && !text.contains("s3cret"), "{text}");
+    }
+    assert_eq!(gateway.get("/workers").json()["total"], 0);
 }
 
 // Section 3, case 46.
