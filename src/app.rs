@@ -69,7 +69,7 @@ pub enum StartError {
     Resolver(#[source] NetError),
     #[error("--wasm-cache-dir: {0}")]
     Cache(#[from] CacheError),
-    #[error("--wasm-module needs --enable-wasm")]
+    #[error("--wasm-module, or `modules` of the file, needs --enable-wasm")]
     ModuleWithoutWasm,
     #[error("--wasm-module {name}: {cause}")]
     Module { name: String, cause: DeployError },

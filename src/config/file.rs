@@ -16,6 +16,7 @@ mod pools;
 mod problem;
 mod routes;
 mod section;
+mod together;
 
 use std::fs::File;
 use std::io::Read;
@@ -28,6 +29,7 @@ use self::hint::hint;
 use self::keys::Environment;
 use self::node::{Node, Value};
 use self::problem::{Path, Report};
+use self::together::Lines;
 
 use super::Sections;
 
@@ -54,6 +56,7 @@ pub struct FileConfig {
     pub sections: Sections,
     /// Of the file's bytes, to see whether it changed.
     pub digest: FileDigest,
+    lines: Lines,
 }
 
 /// SHA-256 of a file's bytes.
@@ -101,7 +104,7 @@ fn understand(bytes: &[u8], environment: Environment<'_>, report: &mut Report) -
         modules: Module::read(&document, report),
         keys: Key::read(&document, environment, report),
     };
-    Some(FileConfig { flags, sections, digest: digest(bytes) })
+    Some(FileConfig { flags, sections, digest: digest(bytes), lines: Lines::of(&document) })
 }
 
 /// The keys that are flags; reports those that are nothing.

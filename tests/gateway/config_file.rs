@@ -3,7 +3,7 @@
 use crate::support::{ConfigFile, Gateway, Worker, run};
 
 /// Four mistakes, in lines 2, 4, 6 and 8.
-const BROKEN: &str = "policy: round_robin\n\
+const BROKEN: &str = "enable_wasm: true\n\
                       max_payload_sise: 10\n\
                       keys:\n\
                       - {name: a, role: boss, key: s3cret-of-a}\n\
@@ -91,6 +91,14 @@ fn what_is_right_for_yaml_and_wrong_for_the_gateway_is_said_before_it_listens() 
         ("modules: [{name: a, file: /m/a.wasm, odrer: 1}]", "modules[0].odrer"),
         ("modules: [{name: a, file: /m/a.wasm, match: {paths: [v1]}}]", "modules[0].match.paths"),
         ("modules: [{name: a, file: f, limits: {memory_pages: 9}}]\nwasm_max_memory_pages: 8", "memory_pages: it must"),
+        ("port: 1\nmodules: [{name: a, file: f}]", "2: modules: they need `enable_wasm: true`"),
+        (
+            "port: 0\nlisteners:\n- address: 127.0.0.1:0\n- address: 127.0.0.1:0\n  tls: true",
+            ":5: listeners[1].tls: it needs",
+        ),
+        ("port: 8\nlisteners:\n- address: 0.0.0.0:8", ":3: listeners[0].address: `host` and `port` are on 0.0.0.0:8"),
+        ("listeners: [{address: \"127.0.0.1:30000\"}]", "listeners[0].address: `host` and `port` are on 0.0.0.0:30000"),
+        ("prometheus_port: 9\nlisteners: [{address: \"0.0.0.0:9\"}]", "listeners[0].address: `prometheus_port` is on"),
         ("log_fields: time,nonsense", "log_fields"),
         ("cb_failure_threshold: many", "cb_failure_threshold"),
         ("a: *b", ""),
@@ -100,6 +108,21 @@ fn what_is_right_for_yaml_and_wrong_for_the_gateway_is_said_before_it_listens() 
         assert_eq!(checked.code, Some(2), "{text}: {}", checked.stdout);
         assert!(checked.stderr.contains(word), "{text}: {}", checked.stderr);
     }
+}
+
+// What the file needs may be on the command line, which wins: a start says of both together what is wrong.
+#[test]
+fn what_the_file_needs_may_be_on_the_command_line() {
+    let text = "listeners: [{address: \"127.0.0.1:9\", tls: true}]\nmodules: [{name: a, file: /nowhere.wasm}]\n";
+    let file = ConfigFile::new(text);
+    let start = |arguments: &[&str]| run(&[&["--config", &file.path, "--host=127.0.0.1"], arguments].concat(), &[]);
+    let alone = start(&["--port=9"]);
+    assert_eq!(alone.code, Some(2));
+    for word in ["1: listeners[0].tls: ", "1: listeners[0].address: ", "2: modules: "] {
+        assert!(alone.stderr.contains(word), "{}", alone.stderr);
+    }
+    let together = start(&["--port=0", "--enable-wasm", "--tls-cert-path=/nowhere.pem", "--tls-key-path=/nowhere.key"]);
+    assert_eq!(together.code, Some(1), "it is the start that fails: {}", together.stderr);
 }
 
 // What is shipped as an example is run as a test.

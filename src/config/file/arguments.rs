@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Command, FromArgMatches};
+use clap::{ArgMatches, Command};
 
 use super::flags::hide_secrets;
 use super::problem::{Problem, Problems, Report};
-use super::{FileConfig, Module, load};
+use super::{FileConfig, Module, load, together};
 use crate::config::Wasm;
 
 /// The flag that names the file, and its id.
@@ -65,8 +65,7 @@ pub fn parse(
     };
     let merged = matches(with_file(command).mut_subcommands(with_file), arguments);
     // Where the file's flags are wrong, those without it have to do.
-    let wasm = Wasm::from_arg_matches(of_command(merged.as_ref().unwrap_or(&alone)))?;
-    file.sections.modules.iter().filter_map(|module| check(module, &wasm)).for_each(|problem| report.add(problem));
+    together::check(&file, of_command(merged.as_ref().unwrap_or(&alone)), check, &mut report)?;
     match report.is_empty() {
         true => Ok((merged?, Some(file))),
         false => Err(ParseError::File(report.problems(path))),
