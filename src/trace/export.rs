@@ -204,7 +204,7 @@ where
             let (error, lost) = match sent.unwrap_or(Err(ExportError::Timeout)) {
                 Ok(()) => {
                     self.counts.exported.fetch_add(spans, Relaxed);
-                    return;
+                    return self.complaints.delivered();
                 }
                 Err(error @ ExportError::Partial { rejected, .. }) => (error, rejected.min(spans)),
                 Err(error) => (error, spans),
@@ -212,10 +212,13 @@ where
             // Not all at once, when a collector comes back and many gateways wait for it.
             let wait = error.pause(pause.mul_f64(0.75 + fastrand::f64() / 2.0));
             match wait.and_then(|wait| Instant::now().checked_add(wait)) {
-                Some(at) if at < give_up && self.stopped.is_some() => tokio::select! {
-                    () = sleep_until(at) => {}
-                    () = told(&mut self.stopped) => self.queue.close(),
-                },
+                Some(at) if at < give_up && self.stopped.is_some() => {
+                    self.complaints.postponed(&error);
+                    tokio::select! {
+                        () = sleep_until(at) => {}
+                        () = told(&mut self.stopped) => self.queue.close(),
+                    }
+                }
                 _ => {
                     self.counts.failed.fetch_add(lost, Relaxed);
                     self.counts.exported.fetch_add(spans - lost, Relaxed);
@@ -326,11 +329,15 @@ fn partial_success(answer: &[u8]) -> Result<(), ExportError> {
     }
 }
 
-/// Losses as the log tells them: the first at once, then no more than one line for each interval.
+/// Failures as the log tells them: the first at once, losses then no more than once for each interval.
 #[derive(Default)]
 struct Complaints {
     last: Option<Instant>,
     untold: u64,
+    /// What was told of a collector that may still come back.
+    postponed: Option<Instant>,
+    /// It has taken nothing since then.
+    is_failing: bool,
 }
 
 impl Complaints {
@@ -340,6 +347,19 @@ impl Complaints {
             return;
         }
         tracing::warn!(spans = self.untold, %error, "spans are lost");
-        *self = Self { last: Some(Instant::now()), untold: 0 };
+        (self.last, self.untold) = (Some(Instant::now()), 0);
+    }
+
+    /// A batch will be sent again. Most often the address is wrong, and who has just written it is still looking.
+    fn postponed(&mut self, error: &ExportError) {
+        let is_new = !std::mem::replace(&mut self.is_failing, true);
+        if is_new && self.postponed.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
+            tracing::warn!(%error, "spans are not taken; they are sent again");
+            self.postponed = Some(Instant::now());
+        }
+    }
+
+    fn delivered(&mut self) {
+        self.is_failing = false;
     }
 }

@@ -1,6 +1,6 @@
 //! `--otlp-endpoint`: a span for each request, each attempt and each call of a module, sent to a collector.
 
-use crate::support::{Builder, Collector, Gateway, Module, Span, Worker, obliging};
+use crate::support::{Builder, Collector, Gateway, Module, Nowhere, Span, Worker, obliging};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -112,4 +112,20 @@ fn a_collector_that_is_not_there_costs_spans_and_no_request() {
     let gateway = Gateway::builder().worker(&worker).arg(format!("--otlp-endpoint={}", gone.url())).start();
     (0..20).for_each(|_| assert_eq!(gateway.get("/").status, 200));
     assert_eq!(gateway.metrics().sum("smg_trace_spans_total", &[("outcome", "exported")]), 0.0);
+}
+
+// Long before anything is lost.
+#[test]
+fn a_collector_that_is_not_there_is_named_in_the_log_at_once() {
+    let (worker, nowhere) = (Worker::echo(), Nowhere::refusing());
+    let endpoint = format!("--otlp-endpoint=http://{}", nowhere.address);
+    let gateway = Gateway::builder().worker(&worker).args([&endpoint, "--shards=1", "--log-level=warn"]).start();
+    let mut client = gateway.connect();
+    // As many spans as are not kept waiting for more.
+    for _ in 0..256 {
+        client.get("/");
+    }
+    let line = gateway.wait_for_log("spans are not taken");
+    assert!(line.contains("WARN") && line.contains("refused"), "{line}");
+    assert!(!gateway.log().contains("spans are lost"), "{}", gateway.log());
 }
