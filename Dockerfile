@@ -1,8 +1,8 @@
 # Build:  docker build -t smg .
-# Run:    docker run --rm -p 3000:3000 smg --port=3000 --worker-urls=http://10.0.0.1:8000
+# Run:    docker run --rm -p 3000:3000 -e SMG_PORT=3000 smg --worker-urls=http://10.0.0.1:8000
 # Modules and an admin key:
-#         docker run --rm -p 3000:3000 -v /srv/modules:/modules:ro -e SMG_ADMIN_KEY=... smg \
-#             --port=3000 --enable-wasm --wasm-module-dir=/modules --worker-urls=http://10.0.0.1:8000
+#         docker run --rm -p 3000:3000 -e SMG_PORT=3000 -v /srv/modules:/modules:ro -e SMG_ADMIN_KEY=... smg \
+#             --enable-wasm --wasm-module-dir=/modules --worker-urls=http://10.0.0.1:8000
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
