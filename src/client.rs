@@ -23,6 +23,16 @@ use crate::http1::head::Response;
 use crate::patience::{Patience, StreamClock};
 use crate::stream::Stream;
 
+/// What a listener answers, besides the health endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offers {
+    Everything,
+    /// The admin API and `/metrics`.
+    AdminApi,
+    /// Requests for workers.
+    DataPlane,
+}
+
 /// What a request must know of its connection.
 pub struct Client {
     pub peer: SocketAddr,
@@ -30,19 +40,18 @@ pub struct Client {
     pub address: HeaderValue,
     /// `https` if the connection is encrypted.
     pub scheme: Scheme,
-    /// The admin API answers on the listener.
-    pub admin: bool,
+    pub offers: Offers,
     /// The version of TLS, such as `1.3`; empty without.
     pub tls: &'static str,
 }
 
 impl Client {
-    pub fn new(peer: SocketAddr, stream: &Stream, admin: bool) -> Self {
+    pub fn new(peer: SocketAddr, stream: &Stream, offers: Offers) -> Self {
         let address = peer.ip().to_canonical().to_string();
         let address = HeaderValue::from_str(&address).expect("an address is a valid header value");
         let tls = stream.tls_version();
         let scheme = if tls.is_empty() { Scheme::HTTP } else { Scheme::HTTPS };
-        Self { peer, address, scheme, admin, tls }
+        Self { peer, address, scheme, offers, tls }
     }
 }
 

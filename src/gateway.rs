@@ -46,7 +46,7 @@ use self::upload::{ClientBody, Keep, Pause, Shelf, WorkerBody};
 use self::view::View;
 use crate::access_log::{self, AccessLog};
 use crate::admission::Admission;
-use crate::client::{Caller, Client, RequestBody};
+use crate::client::{Caller, Client, Offers, RequestBody};
 use crate::deadline::{Deadline, Deadlines};
 use crate::headers::{self, X_REQUEST_ID};
 use crate::http1::MessageError;
@@ -186,7 +186,8 @@ impl Gateway {
         match routes::route(request.uri.path()) {
             Route::Alive => control::only_reads(&request.method).map(|()| Answer::text(StatusCode::OK, "OK")),
             Route::Ready => control::only_reads(&request.method).map(|()| self.readiness(exchange.view)),
-            Route::Metrics | Route::Admin if !exchange.caller.admin => Err(GatewayError::NotHere),
+            Route::Metrics | Route::Admin if exchange.caller.offers == Offers::DataPlane => Err(GatewayError::NotHere),
+            Route::Models | Route::Workers if exchange.caller.offers == Offers::AdminApi => Err(GatewayError::NotHere),
             // In boxes: most of a future is moved when it starts, and the last one is what almost all requests need.
             Route::Metrics => Box::pin(self.metrics(exchange, request)).await,
             Route::Admin => Box::pin(self.administer(exchange, request, body)).await,

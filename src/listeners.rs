@@ -13,6 +13,7 @@ use listenfd::ListenFd;
 use tokio::net::{TcpListener as AsyncListener, TcpSocket};
 use tokio::sync::watch;
 
+use crate::client::Offers;
 use crate::config::Config;
 use crate::gateway::metrics::CountedConnection;
 use crate::pressure::{Level, Pressure};
@@ -38,8 +39,7 @@ pub struct Listener {
 #[derive(Debug, Clone, Copy)]
 pub struct Serves {
     pub speaks: Speaks,
-    /// The admin API answers here.
-    pub admin: bool,
+    pub offers: Offers,
 }
 
 /// What a listener's clients speak.
@@ -72,7 +72,7 @@ pub fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
         .listeners
         .iter()
         .map(|listener| (listener.address, if listener.tls { Speaks::Tls } else { Speaks::Plain }, listener.admin));
-    // Without one that is meant for it, the admin API answers everywhere.
+    // Without one that is meant for it, the admin API answers everywhere. Where it has one, nothing else does there.
     let is_everywhere = !config.sections.listeners.iter().any(|listener| listener.admin);
     let wanted = std::iter::once(main).chain(others);
     let listeners = wanted.enumerate().map(|(number, (address, speaks, admin))| {
@@ -86,7 +86,12 @@ pub fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
             None => bind(address, listen.reuse_port).map_err(|cause| ListenError::Bind { address, cause })?,
         };
         let address = socket.local_addr().map_err(|cause| ListenError::Bind { address, cause })?;
-        let serves = Serves { speaks, admin: admin || is_everywhere };
+        let offers = match admin {
+            _ if is_everywhere => Offers::Everything,
+            true => Offers::AdminApi,
+            false => Offers::DataPlane,
+        };
+        let serves = Serves { speaks, offers };
         Ok(Listener { address, socket, serves, is_shared })
     });
     listeners.collect()
@@ -176,6 +181,6 @@ impl Reception {
         let turned = shards[*turn..].iter().chain(&shards[..*turn]);
         let Some(least) = turned.min_by_key(|shard| shard.load()) else { return };
         let counted = CountedConnection::new(&least.metrics);
-        least.tell(Message::Client(Arrival { stream, peer, tls, admin: serves.admin, counted }));
+        least.tell(Message::Client(Arrival { stream, peer, tls, offers: serves.offers, counted }));
     }
 }

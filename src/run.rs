@@ -144,6 +144,8 @@ impl Stop {
 struct Introduction {
     /// Of the listeners.
     schemes: Vec<&'static str>,
+    /// Which of them are for the admin API; without any it answers on all.
+    admin_only: Vec<usize>,
     workers: Vec<String>,
     admin: &'static str,
     wasm: bool,
@@ -156,6 +158,8 @@ impl Introduction {
         let scheme = |tls: bool| if tls { "https" } else { "http" };
         let others = config.sections.listeners.iter().map(|listener| scheme(listener.tls));
         let schemes = std::iter::once(scheme(config.tls.tls_cert_path.is_some())).chain(others).collect();
+        let file = config.sections.listeners.iter().enumerate();
+        let admin_only = file.filter(|(_, listener)| listener.admin).map(|(at, _)| at + 1).collect();
         let admin = if has_key {
             "open to whoever has a key"
         } else {
@@ -163,7 +167,7 @@ impl Introduction {
         };
         let of_pools = config.sections.pools.iter().flat_map(|pool| &pool.workers).map(|worker| &worker.url);
         let workers = config.workers.urls().iter().chain(of_pools).map(ToString::to_string).collect();
-        Self { schemes, workers, admin, wasm: config.wasm.enable_wasm }
+        Self { schemes, admin_only, workers, admin, wasm: config.wasm.enable_wasm }
     }
 
     fn print(&self, app: &App) {
@@ -178,7 +182,12 @@ impl Introduction {
             [] => text += "workers: none; every request gets a 503\n",
             workers => text += &format!("workers: {}; each joins when it answers\n", workers.join(" ")),
         }
-        text += &format!("admin API: {}\n", self.admin);
+        let only: Vec<_> =
+            self.admin_only.iter().map(|at| format!("{}://{}", self.schemes[*at], app.addresses[*at])).collect();
+        match only.is_empty() {
+            true => text += &format!("admin API: {}\n", self.admin),
+            false => text += &format!("admin API: on {} alone; {}\n", only.join(" "), self.admin),
+        }
         text += &match (self.wasm, app.publisher.current().modules.len()) {
             (false, _) => "modules: off; --enable-wasm turns them on\n".to_owned(),
             (true, count) => format!("modules: {count} deployed\n"),

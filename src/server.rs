@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 
-use crate::client::Client;
+use crate::client::{Client, Offers};
 use crate::connection::{ClientConnection, LEAVE};
 use crate::deadline::Deadline;
 use crate::gateway::Gateway;
@@ -31,14 +31,13 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// `None` where its listener speaks no TLS.
     pub tls: Option<Arc<ServerTls>>,
-    /// The admin API answers on the listener.
-    pub admin: bool,
+    pub offers: Offers,
     pub counted: CountedConnection,
 }
 
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
 pub async fn serve(gateway: Rc<Gateway>, arrival: Arrival) {
-    let Arrival { stream, peer, tls, admin, counted: _counted } = arrival;
+    let Arrival { stream, peer, tls, offers, counted: _counted } = arrival;
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "a connection can't be served"),
@@ -54,7 +53,7 @@ pub async fn serve(gateway: Rc<Gateway>, arrival: Arrival) {
             None => return,
         },
     };
-    let client = Client::new(peer, &stream, admin);
+    let client = Client::new(peer, &stream, offers);
     let mut wire = Wire::new(stream);
     let protocol = match alpn {
         Some(Alpn::Http2) => Protocol::Http2,

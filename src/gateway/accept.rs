@@ -157,6 +157,7 @@ fn to_origin_form(uri: Uri, headers: &mut HeaderMap) -> Uri {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Offers;
 
     fn parts(uri: &'static str, fields: &[(&'static str, &'static str)]) -> Request {
         let field = |&(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -169,7 +170,7 @@ mod tests {
             peer: ([9, 9, 9, 9], 1).into(),
             address: HeaderValue::from_static("9.9.9.9"),
             scheme: Scheme::HTTP,
-            admin: true,
+            offers: Offers::Everything,
             tls: "",
         };
         forwardable(

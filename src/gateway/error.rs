@@ -70,7 +70,7 @@ pub enum GatewayError {
     Guest(#[from] GuestFailure),
     #[error("memory or file descriptors are nearly used up")]
     Pressed,
-    #[error("the admin API does not answer on this listener")]
+    #[error("this listener is for the admin API alone, or not for it")]
     NotHere,
     #[error("too many calls wait for the control plane")]
     Overloaded,

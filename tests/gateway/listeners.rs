@@ -51,7 +51,7 @@ fn tls_without_a_certificate_does_not_start() {
 }
 
 #[test]
-fn with_a_listener_for_the_admin_api_the_others_do_not_have_it() {
+fn a_listener_for_the_admin_api_has_nothing_else_and_the_others_do_not_have_it() {
     let worker = Worker::echo();
     let file = ConfigFile::new(format!(
         "worker_urls: [{}]\nenable_wasm: true\nlisteners:\n- {{address: 127.0.0.1:0, admin: true}}\n- {{address: 127.0.0.1:0}}\n",
@@ -66,8 +66,14 @@ fn with_a_listener_for_the_admin_api_the_others_do_not_have_it() {
     }
     assert_eq!(["/wasm", "/workers", "/metrics"].map(|path| get(admin, path)), [200; 3]);
     for address in [main, admin, other] {
-        assert_eq!(["/health", "/readiness", "/"].map(|path| get(address, path)), [200; 3]);
+        assert_eq!(["/health", "/liveness", "/readiness"].map(|path| get(address, path)), [200; 3]);
     }
+    for path in ["/", "/v1/models", "/v1/chat/completions"] {
+        Client::connect(admin).get(path).assert_error(404, "not_found");
+    }
+    assert_eq!((get(main, "/"), get(other, "/")), (200, 200));
+    let banner = gateway.stdout();
+    assert!(banner.contains(&format!("admin API: on http://{admin} alone; open to this machine")), "{banner}");
     assert!(worker.requests().iter().all(|request| request.target == "/"), "nothing of it is passed on");
 }
 

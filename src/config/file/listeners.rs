@@ -19,7 +19,7 @@ pub struct Listener {
     /// TLS, with the certificate of the name that the client asks for.
     #[serde(default)]
     pub tls: bool,
-    /// The admin API answers here.
+    /// The admin API answers here and on no listener without it, and no requests for workers do.
     #[serde(default)]
     pub admin: bool,
 }
