@@ -38,6 +38,14 @@ pub struct Admin {
     /// `None` when no traces are sent.
     pub traces: Option<Arc<Counts>>,
     pub shards: Vec<Arc<HttpMetrics>>,
+    pub reloads: Reloads,
+}
+
+/// How often another configuration was taken, and how often not.
+#[derive(Default)]
+pub struct Reloads {
+    pub taken: Counter,
+    pub refused: Counter,
 }
 
 /// Calls that are answered at once; what comes on top waits, and past that is refused.

@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tracing_appender::non_blocking::NonBlocking;
 
 use crate::access_log::{self, Format};
-use crate::admin::{Admin, models};
+use crate::admin::{Admin, Reloads, models};
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::fleet::Fleet;
@@ -152,6 +152,7 @@ impl App {
             pressure: shared.pressure.clone(),
             traces: exporter.as_ref().map(|(_, exporter)| exporter.counts.clone()),
             shards: shards.iter().map(|shard| shard.metrics.clone()).collect(),
+            reloads: Reloads::default(),
         });
         if let Some(registry) = &admin.registry {
             deploy_at_start(registry, &config, &publisher).await?;
@@ -201,6 +202,11 @@ impl App {
     pub async fn reload(&self, config: Config) -> Result<Reloaded, ReloadError> {
         let before = self.publisher.current().config.clone();
         self.reload.apply(&before, config).await
+    }
+
+    /// What became of configurations that were read again.
+    pub fn reloads(&self) -> &Reloads {
+        &self.admin.reloads
     }
 
     /// Takes nothing new and waits until what is in flight is finished, but no longer than `grace` and not

@@ -76,6 +76,7 @@ async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
     let config = match read {
         Ok(config) => config,
         Err(why) => {
+            app.reloads().refused.add(1);
             tracing::error!(%why, "the new configuration is not taken; the old one stays");
             return None;
         }
@@ -83,6 +84,7 @@ async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
     let digest = config.digest;
     match app.reload(config).await {
         Ok(Reloaded { changed, needs_restart }) => {
+            app.reloads().taken.add(1);
             tracing::info!(changed = changed.join(","), "the configuration is reloaded");
             if !needs_restart.is_empty() {
                 tracing::warn!(settings = needs_restart.join(","), "these settings change with a restart only");
@@ -91,6 +93,7 @@ async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
             digest
         }
         Err(error) => {
+            app.reloads().refused.add(1);
             let error = error.to_string();
             let error = Untrusted(error.as_bytes());
             tracing::error!(%error, "the new configuration is not taken; the old one stays");

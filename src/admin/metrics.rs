@@ -20,6 +20,10 @@ pub fn scrape(admin: &Admin) -> Response<Bytes> {
     snapshot.workers().for_each(|worker| worker.expose(&mut exposition));
     snapshot.keys.expose(&mut exposition);
     admin.expose_admission(&mut exposition);
+    for (outcome, count) in [("taken", &admin.reloads.taken), ("refused", &admin.reloads.refused)] {
+        let help = "Configurations that were read again.";
+        exposition.counter("smg_reloads_total", help, &[("outcome", outcome)], count.get() as f64);
+    }
     admin.traces.iter().for_each(|counts| counts.expose(&mut exposition));
     if let Some(registry) = &admin.registry {
         registry.metrics().expose(&mut exposition);

@@ -83,6 +83,8 @@ fn a_changed_file_is_taken_without_a_signal() {
     assert_eq!(gateway.request("POST", "/", &[], b"1234").status, 413);
     file.rewrite("max_payload_size: few\n");
     assert!(gateway.next_reload(1).contains("not taken"));
+    let count = |outcome| gateway.metrics().sum("smg_reloads_total", &[("outcome", outcome)]);
+    assert_eq!((count("taken"), count("refused")), (1.0, 1.0));
     assert_eq!(gateway.request("POST", "/", &[], b"123").status, 200);
 }
 
