@@ -28,14 +28,12 @@ fn a_worker_that_does_not_join_says_why() {
     let reserved = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
     let closed = Gateway::builder().worker_url(format!("http://{reserved}")).start_unready();
     tells(&closed, "Connection refused");
-    let strange: [(fn() -> Worker, &str); 4] = [
-        (|| Worker::new(|_, conn| conn.answer(503, "")), "answered with 503"),
-        (|| Worker::new(|_, conn| conn.reset()), "Connection reset"),
-        (|| Worker::new(|_, conn| conn.close()), "ended in the middle"),
-        (|| Worker::new(|_, conn| assert!(conn.wait_peer_closed(LIMIT))), "no answer in time"),
-    ];
-    for (worker, why) in strange {
-        let worker = worker();
+    for (worker, why) in [
+        (Worker::new(|_, conn| conn.answer(503, "")), "answered with 503"),
+        (Worker::new(|_, conn| conn.reset()), "Connection reset"),
+        (Worker::new(|_, conn| conn.close()), "ended in the middle"),
+        (Worker::new(|_, conn| assert!(conn.wait_peer_closed(LIMIT))), "no answer in time"),
+    ] {
         worker.set_health(0);
         tells(&checked_often(&worker).start_unready(), why);
     }
