@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 /// Time for a connection, from its first byte to its last.
 const TIME: Duration = Duration::from_secs(10);
-/// Connections at once. One more ends the oldest: a scrape takes milliseconds, and who holds connections shuts nobody out.
+/// Connections at once. One more ends the oldest: a scrape takes milliseconds, and who holds connections shuts nobody
+/// out.
 const MOST_CONNECTIONS: usize = 32;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1024;

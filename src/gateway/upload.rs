@@ -21,7 +21,8 @@ use crate::deadline::{Deadline, Deadlines};
 
 pub use self::kept::{Keep, Shelf};
 
-/// The longest body that is wanted in one piece before it is sent: it is not copied then, but counts only when it is whole.
+/// The longest body that is wanted in one piece before it is sent: it is not copied then, but counts only once it is
+/// whole.
 const MOST_AT_ONCE: u64 = 64 * 1024;
 
 /// What became of a request body while somebody else was reading it.

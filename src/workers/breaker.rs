@@ -135,8 +135,8 @@ impl Breaker {
         Self { settings, base: Instant::now(), word: AtomicU64::new(Phase::CLOSED.encode()) }
     }
 
-    /// Goes by other settings from now on. What it has counted stays, unless it did not count, and a worker that is left
-    /// alone is so no longer than the new settings would leave it.
+    /// Goes by other settings from now on. What it has counted stays, unless it did not count, and a worker that is
+    /// left alone is so no longer than the new settings would leave it.
     pub fn renew(&self, settings: Option<BreakerSettings>, now: Instant) {
         let timeout = settings.map_or(Duration::ZERO, |settings| settings.timeout);
         let before = self.settings.swap(settings.map(BreakerSettings::clamped));
