@@ -57,10 +57,10 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
-/// Whether it is `field` with `_` somewhere for `-`. Both are of the same length.
+/// Whether it is `field` with `_` somewhere for `-`. Both are of the same length. Most names differ in the first byte.
 fn is_misspelt(name: &str, field: &str) -> bool {
     let is_same = |(a, b): (u8, u8)| a == b || (a, b) == (b'_', b'-');
-    name.contains('_') && name.bytes().zip(field.bytes()).all(is_same)
+    name.bytes().zip(field.bytes()).all(is_same) && name.contains('_')
 }
 
 /// The fields that `Connection` nominates, except those that frame the message: a nomination cannot remove
