@@ -194,6 +194,7 @@ impl Fleet {
     /// Adds a worker that a caller of the admin API names.
     pub fn add(self: &Rc<Self>, url: WorkerUrl, about: About) -> Result<Rc<Member>, FleetError> {
         let guard = Guard::AdminApi(self.own.clone());
+        guard.check_name(url.host())?;
         if let Ok(ip) = url.host().parse() {
             guard.check(SocketAddr::new(ip, url.port()), guard::is_local)?;
         }

@@ -1,6 +1,7 @@
 //! Addresses of workers, as flags give them.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use http::uri::Authority;
@@ -95,7 +96,22 @@ impl FromStr for WorkerUrl {
             Some(_) => return refuse("the port must be 1 to 65535"),
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        if ends_in_number(&host) && host.parse::<Ipv4Addr>().is_err() {
+            return refuse("an IPv4 address must be four decimal numbers, such as 127.0.0.1");
+        }
         Ok(Self { scheme, host, port })
+    }
+}
+
+/// Whether a host is an IPv4 address to those who read such in every spelling (WHATWG URL, "ends in a number checker"):
+/// in decimal, octal or hexadecimal, with fewer than four parts, or with a dot at the end. No name ends in a number.
+fn ends_in_number(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let is_hexadecimal = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    match last.strip_prefix("0x") {
+        Some(digits) => is_hexadecimal(digits),
+        None => !last.is_empty() && last.bytes().all(|digit| digit.is_ascii_digit()),
     }
 }
 
@@ -130,6 +146,14 @@ mod tests {
     }
 
     #[test]
+    fn names_may_have_numbers_in_them() {
+        for url in ["http://worker-1", "http://1.workers", "http://0xa.b:1", "http://x0", "http://a.b.", "http://[::1]"]
+        {
+            assert!(url.parse::<WorkerUrl>().is_ok(), "{url}");
+        }
+    }
+
+    #[test]
     fn bad_worker_urls_say_what_is_wrong() {
         for (url, why) in [
             ("localhost:8000", "must look like"),
@@ -143,6 +167,13 @@ mod tests {
             ("http://a:99999", "1 to 65535"),
             ("http://a:", "1 to 65535"),
             ("http://a b\r\n", "not valid"),
+            ("http://2852039166", "four decimal numbers"),
+            ("http://0XA9fea9fe:80", "four decimal numbers"),
+            ("http://0251.0376.0251.0376", "four decimal numbers"),
+            ("http://127.1", "four decimal numbers"),
+            ("http://127.0.0.1.", "four decimal numbers"),
+            ("http://a.0x", "four decimal numbers"),
+            ("http://1.2.3.256", "four decimal numbers"),
         ] {
             let error = url.parse::<WorkerUrl>().expect_err(url);
             assert!(error.contains(why), "{url}: {error}");

@@ -30,6 +30,8 @@ pub enum Refusal {
     Metadata,
     #[error("the gateway itself listens there")]
     Own,
+    #[error("the name ends with a dot")]
+    TrailingDot,
 }
 
 /// What holds for one worker's addresses.
@@ -53,6 +55,15 @@ impl Guard {
                 Guard::AdminApi(own) => is_offered(ip).and_then(|()| not_own(own, ip, address.port(), &is_local)),
             }
         })
+    }
+
+    /// A name that ends with a dot is another spelling of the one without. Operators have a use for it: it keeps search
+    /// domains out.
+    pub fn check_name(&self, host: &str) -> Result<(), Refusal> {
+        match self {
+            Guard::AdminApi(_) if host.ends_with('.') => Err(Refusal::TrailingDot),
+            Guard::AdminApi(_) | Guard::Operator => Ok(()),
+        }
     }
 }
 
