@@ -49,11 +49,12 @@ pub enum Field {
     Referer,
     TraceId,
     Tls,
+    CorrelationId,
 }
 
 impl Field {
     /// In the order of the discriminants.
-    const ALL: [(Field, &'static str); 26] = [
+    const ALL: [(Field, &'static str); 27] = [
         (Field::Time, "time"),
         (Field::Id, "id"),
         (Field::Client, "client"),
@@ -80,6 +81,7 @@ impl Field {
         (Field::Referer, "referer"),
         (Field::TraceId, "trace_id"),
         (Field::Tls, "tls"),
+        (Field::CorrelationId, "correlation_id"),
     ];
 
     fn name(self) -> &'static str {
@@ -93,7 +95,7 @@ pub struct Fields(Arc<[Field]>);
 
 /// What a line has unless somebody says otherwise.
 pub const DEFAULT_FIELDS: &str = "time,id,client,method,path,status,error,cause,worker,head_ms,total_ms,bytes_in,\
-                                  bytes_out,modules,tags,end";
+                                  bytes_out,modules,tags,end,correlation_id";
 
 impl Fields {
     /// Whether it need be known at all.
@@ -165,6 +167,8 @@ pub struct Entry<'a> {
     pub trace_id: Option<TraceId>,
     /// The version of TLS, empty without TLS.
     pub tls: &'a str,
+    /// What the client calls the transaction.
+    pub correlation_id: &'a [u8],
 }
 
 /// Where lines go, and how they look.
@@ -180,6 +184,7 @@ pub struct AccessLog<W = NonBlocking> {
     pub fields: Fields,
     /// Some of the request's own fields are shown.
     pub shows_headers: bool,
+    pub shows_correlation_id: bool,
     format: Format,
     writer: RefCell<W>,
     buffers: RefCell<Buffers>,
@@ -197,7 +202,15 @@ impl<W: Write> AccessLog<W> {
     pub fn new(output: Output<W>) -> Self {
         let Output { fields, format, writer } = output;
         let shows_headers = [Field::Host, Field::UserAgent, Field::Referer].iter().any(|field| fields.has(*field));
-        Self { fields, shows_headers, format, writer: RefCell::new(writer), buffers: RefCell::default() }
+        let shows_correlation_id = fields.has(Field::CorrelationId);
+        Self {
+            fields,
+            shows_headers,
+            shows_correlation_id,
+            format,
+            writer: RefCell::new(writer),
+            buffers: RefCell::default(),
+        }
     }
 
     /// Whether the log's filter lets lines through.
@@ -253,6 +266,9 @@ fn write_field(line: &mut Line, list: &mut String, field: Field, entry: &Entry) 
             None => line.bare(name, b""),
         },
         Field::Tls => line.bare(name, entry.tls.as_bytes()),
+        // Most requests have none.
+        Field::CorrelationId if entry.correlation_id.is_empty() => {}
+        Field::CorrelationId => line.quoted(name, entry.correlation_id),
     }
 }
 

@@ -107,6 +107,13 @@ pub fn request_id(headers: &HeaderMap, names: &[HeaderName]) -> HeaderValue {
         .unwrap_or_else(new_request_id)
 }
 
+/// What a client calls a transaction of which the request is a part; several requests may have the same.
+pub fn correlation_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    // A look at the names is cheaper than three look-ups, and most requests have none of them.
+    let is_one = |name: &&HeaderName| matches!(name.as_str(), "x-correlation-id" | "x-trace-id" | "request-id");
+    headers.keys().find(is_one).and_then(|name| headers.get(name))
+}
+
 fn is_sane_id(id: &[u8]) -> bool {
     (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
 }
@@ -171,6 +178,14 @@ mod tests {
         let generated = request_id(&map(&[("x-request-id", "with space")]), &names);
         assert_eq!(generated.len(), 32);
         assert_ne!(generated, request_id(&HeaderMap::new(), &names));
+    }
+
+    #[test]
+    fn the_id_of_a_transaction_is_found() {
+        for name in ["x-correlation-id", "x-trace-id", "request-id"] {
+            assert_eq!(correlation_id(&map(&[("accept", "*/*"), (name, "a b")])).expect("it is there"), "a b");
+        }
+        assert_eq!(correlation_id(&map(&[("x-request-id", "1"), ("x-correlation", "2"), ("traceparent", "3")])), None);
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn entry<'a>(modules: &'a [Arc<str>], tags: &'a [Arc<str>]) -> Entry<'a> {
         referer: b"",
         trace_id: None,
         tls: "",
+        correlation_id: b"",
     }
 }
 
@@ -116,7 +117,7 @@ fn fields_come_as_they_were_chosen() {
 fn nobody_can_forge_a_field_or_a_line() {
     let tags = [Arc::from("a b,c"), Arc::from("d\n")];
     let (long, all) = ("x".repeat(9000), Field::ALL.map(|(_, name)| name).join(","));
-    let entry = Entry { referer: long.as_bytes(), host: b"h\r\nforged", ..entry(&[], &tags) };
+    let entry = Entry { referer: long.as_bytes(), host: b"h\r\nforged", correlation_id: b"a b\"", ..entry(&[], &tags) };
     let text = line(&all, Format::Text, &entry);
     assert!(text.contains(r#" query="a=1 status=500\"" status=502 "#), "{text}");
     assert!(text.contains(r#" user_agent="curl/8 \"\\\\xff" "#), "{text}");

@@ -26,7 +26,7 @@ pub struct Limits {
     /// Request headers that may carry the request's id; the first that is present wins
     #[arg(
         long, env = "SMG_REQUEST_ID_HEADERS", value_name = "NAME", num_args = 1.., value_delimiter = ',',
-        default_values = ["x-request-id", "x-correlation-id", "x-trace-id", "request-id"],
+        default_value = "x-request-id",
     )]
     pub request_id_headers: Vec<HeaderName>,
     /// Time that a worker may take until its answer begins; without it, the whole request's

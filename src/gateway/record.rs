@@ -11,6 +11,7 @@ use super::metrics::{Answered, HttpMetrics};
 use super::upload::Upload;
 use crate::access_log::{AccessLog, Entry};
 use crate::client::Client;
+use crate::headers;
 use crate::http1::head::Request;
 use crate::keys::Key;
 use crate::modules::Visit;
@@ -78,6 +79,7 @@ struct Asked {
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
+    correlation_id: Option<HeaderValue>,
 }
 
 impl Record {
@@ -124,11 +126,14 @@ impl Record {
             Version::HTTP_11 => "1.1",
             _ => "2",
         };
-        if self.ledger.log.shows_headers {
+        let log = &self.ledger.log;
+        let correlation_id = if log.shows_correlation_id { headers::correlation_id(&request.headers) } else { None };
+        if log.shows_headers || correlation_id.is_some() {
             let get = |name| request.headers.get(name).cloned();
             let host = request.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
             let (user_agent, referer) = (get(header::USER_AGENT), get(header::REFERER));
-            self.asked = Some(Box::new(Asked { host: host.or_else(|| get(header::HOST)), user_agent, referer }));
+            let (host, correlation_id) = (host.or_else(|| get(header::HOST)), correlation_id.cloned());
+            self.asked = Some(Box::new(Asked { host, user_agent, referer, correlation_id }));
         }
     }
 
@@ -227,6 +232,7 @@ impl Record {
             referer: text(|asked| &asked.referer),
             trace_id: self.trace.as_ref().map(Trace::id),
             tls: self.tls,
+            correlation_id: text(|asked| &asked.correlation_id),
         };
         log.write(&entry, SystemTime::now());
     }

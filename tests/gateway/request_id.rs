@@ -27,10 +27,42 @@ fn the_clients_id_is_kept() {
     }
 }
 
+// Several requests may have one correlation id, and a worker may want ids that are unique.
 #[test]
-fn the_first_of_the_known_fields_wins() {
+fn other_ids_of_the_client_are_logged_and_passed_on_and_are_not_the_requests() {
     let worker = Worker::echo();
     let gateway = Gateway::before(&worker);
+    let mut ids = Vec::new();
+    for (name, value) in [
+        ("X-Correlation-Id", "order 66"),
+        ("X-Correlation-Id", "order 66"),
+        ("X-Trace-Id", "trace-7"),
+        ("Request-Id", "|a.b\"c"),
+    ] {
+        let answer = gateway.request("GET", "/correlated", &[(name, value)], b"");
+        ids.push(id(&answer));
+        let request = worker.wait_for_request();
+        assert_eq!(request.headers.all("x-request-id"), [id(&answer)]);
+        assert_eq!(request.headers.all(name), [value], "untouched");
+        let line = gateway.wait_for_log(&format!("id={}", id(&answer)));
+        let shown = value.replace('"', "\\\"");
+        assert!(line.ends_with(&format!(" correlation_id=\"{shown}\"")), "{line}");
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 4, "each request has an id of its own");
+    let both = [("X-Request-Id", "mine"), ("X-Correlation-Id", "theirs")];
+    assert_eq!(id(&gateway.request("GET", "/", &both, b"")), "mine");
+    gateway.wait_for_log("correlation_id=\"theirs\"");
+    gateway.get("/plain");
+    assert!(!gateway.wait_for_log("path=/plain").contains("correlation_id"), "only where there is one");
+}
+
+#[test]
+fn the_first_of_the_named_fields_wins() {
+    let worker = Worker::echo();
+    let names = "--request-id-headers=x-request-id,x-correlation-id,x-trace-id,request-id";
+    let gateway = Gateway::builder().worker(&worker).arg(names).start();
     let known = [("Request-Id", "d"), ("X-Trace-Id", "c"), ("X-Correlation-Id", "b"), ("X-Request-Id", "a")];
     for (count, expected) in [(1, "d"), (2, "c"), (3, "b"), (4, "a")] {
         let answer = gateway.request("GET", "/", &known[..count], b"");
