@@ -9,7 +9,6 @@ mod event;
 mod frame;
 mod module;
 mod reply;
-mod socket;
 mod v1;
 mod v2;
 
@@ -39,7 +38,6 @@ use tokio::task::{JoinSet, spawn_local};
 use self::frame::{FrameError, Frames};
 use self::module::CurrentModule;
 use self::reply::Reply;
-use self::socket::SocketError;
 use crate::config::{FailurePolicy, GuestLimits, Log};
 use crate::metrics::{self, Exposition, now_ms};
 use crate::modules::{Engine, EngineError, FailureKind, Hook, LoadError, Loader, ModuleGuests, ModuleMetrics};
@@ -48,6 +46,7 @@ use crate::registry::FileError;
 use crate::run::Stop;
 use crate::scrape;
 use crate::telemetry::Untrusted;
+use crate::unix_socket::{Bound, InUse, SocketError};
 
 /// Connections at once; a proxy opens ten at most.
 const MOST_CONNECTIONS: usize = 256;
@@ -144,7 +143,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let loader = Loader::new(engine.clone(), modules.clone(), "/proc/self/exe".into()).map_err(AgentError::Loader)?;
     let module = Rc::new(CurrentModule::load(&options, &engine, loader).await?);
     serve_metrics(&options, modules, counts.clone()).await?;
-    let socket = socket::Bound::new(&options.socket).await;
+    let socket = Bound::new(&options.socket, InUse::Refuse).await;
     let socket = socket.map_err(|cause| AgentError::Socket { path: options.socket.clone(), cause })?;
     say(format_args!("listening on {}", options.socket.display()));
 

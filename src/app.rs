@@ -17,7 +17,8 @@ use tracing_appender::non_blocking::NonBlocking;
 use crate::access_log::{self, Format};
 use crate::admin::{Admin, Reloads, models};
 use crate::admission::Admission;
-use crate::config::Config;
+use crate::client::Offers;
+use crate::config::{Config, ListenAddress};
 use crate::fleet::Fleet;
 use crate::gateway::Shared;
 use crate::gateway::accept::Via;
@@ -80,7 +81,9 @@ pub enum StartError {
 /// A running gateway. It belongs to the control plane's thread.
 pub struct App {
     /// Those of the listeners; the first is the one of `--host` and `--port`.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<ListenAddress>,
+    /// Those of them that have the admin API.
+    pub admin_addresses: Vec<ListenAddress>,
     pub metrics_address: Option<SocketAddr>,
     pub publisher: Arc<Publisher>,
     shared: Arc<Shared>,
@@ -100,9 +103,11 @@ impl App {
         if !config.wasm.enable_wasm && has_modules {
             return Err(StartError::ModuleWithoutWasm);
         }
-        let listeners = listeners::all(&config)?;
+        let listeners = listeners::all(&config).await?;
         let speaks_tls = listeners.iter().any(|listener| listener.serves.speaks == Speaks::Tls);
-        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address.clone()).collect();
+        let admin = listeners.iter().filter(|listener| listener.serves.offers != Offers::DataPlane);
+        let admin_addresses = admin.map(|listener| listener.address.clone()).collect();
         let metrics_address = config.listen.prometheus_port.map(|port| (config.listen.prometheus_host, port).into());
         let metrics_listener = metrics_address.map(listeners::plain).transpose()?;
         let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -120,7 +125,7 @@ impl App {
             modules: Vec::new(),
             began: Instant::now(),
         }));
-        let own = addresses.iter().copied().chain(metrics_address).collect();
+        let own = addresses.iter().filter_map(ListenAddress::tcp).chain(metrics_address).collect();
         let fleet = Fleet::new(publisher.clone(), resolver, own);
         let wasm = wasm(&config, &publisher)?;
         let exporter = exporter(&config, &publisher)?;
@@ -180,6 +185,7 @@ impl App {
         let reload = Reload { fleet, registry, tls, admission: shared.admission.clone(), speaks_tls, watches };
         Ok(Self {
             addresses,
+            admin_addresses,
             metrics_address,
             publisher,
             shared,

@@ -33,10 +33,18 @@ pub enum Offers {
     DataPlane,
 }
 
+/// Where a client connects from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    Address(SocketAddr),
+    /// This machine, by a Unix socket.
+    UnixSocket,
+}
+
 /// What a request must know of its connection.
 pub struct Client {
-    pub peer: SocketAddr,
-    /// The client's address without port, as `X-Forwarded-For` shows it.
+    pub peer: Peer,
+    /// The client's address without port, as `X-Forwarded-For` shows it; `unix` if it has none.
     pub address: HeaderValue,
     /// `https` if the connection is encrypted.
     pub scheme: Scheme,
@@ -46,9 +54,12 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(peer: SocketAddr, stream: &Stream, offers: Offers) -> Self {
-        let address = peer.ip().to_canonical().to_string();
-        let address = HeaderValue::from_str(&address).expect("an address is a valid header value");
+    pub fn new(peer: Peer, stream: &Stream, offers: Offers) -> Self {
+        let address = match peer {
+            Peer::Address(peer) => HeaderValue::from_str(&peer.ip().to_canonical().to_string())
+                .expect("an address is a valid header value"),
+            Peer::UnixSocket => HeaderValue::from_static("unix"),
+        };
         let tls = stream.tls_version();
         let scheme = if tls.is_empty() { Scheme::HTTP } else { Scheme::HTTPS };
         Self { peer, address, scheme, offers, tls }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
@@ -189,7 +189,7 @@ impl ClientConnection {
         }
         // What the client sends is not read now. The system says that it has left, but wakes nobody for it while
         // there is something to read.
-        match pin!(wire.stream.tcp().ready(Interest::READABLE)).poll(cx) {
+        match wire.stream.look(Interest::READABLE, cx) {
             Poll::Ready(Ok(ready)) if ready.is_read_closed() => Poll::Ready(()),
             Poll::Ready(Err(_)) => Poll::Ready(()),
             // The socket wakes one task for what can be read, and that is whoever reads the body.
@@ -351,7 +351,8 @@ impl ClientConnection {
     /// Ends the connection with a reset: an orderly end would make an answer look complete whose end nothing else
     /// tells (RFC 9112 section 8).
     pub fn reset(&self) {
-        if self.http.borrow().wire.stream.tcp().set_zero_linger().is_err() {
+        // A Unix socket has no reset: its end is all that can be said.
+        if self.http.borrow().wire.stream.tcp().is_some_and(|tcp| tcp.set_zero_linger().is_err()) {
             tracing::debug!("a connection can't be reset");
         }
     }

@@ -40,7 +40,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | leaves | [`config`], [`deadline`], [`headers`], [`http1`], [`metrics`], [`prompt`], [`rate`], [`stream`], [`tls`] |
-//! | | [`telemetry`], [`echo`], [`panics`] |
+//! | | [`telemetry`], [`echo`], [`panics`], [`unix_socket`] |
 //! | on the leaves, not on each other | [`workers`], [`modules`], [`client`] and [`connection`], [`trace`], [`keys`] |
 //! | | [`access_log`], [`admission`], [`pressure`], [`routes`] |
 //! | what exists | [`snapshot`], [`registry`], [`fleet`] |
@@ -68,6 +68,7 @@ pub mod stream;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;
+pub mod unix_socket;
 
 pub mod client;
 pub mod connection;

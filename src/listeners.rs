@@ -1,35 +1,37 @@
 //! The sockets that clients connect to: bound here or handed over by who started the process, and accepted from until
 //! the gateway drains.
 
+mod socket;
+
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use listenfd::ListenFd;
-use tokio::net::{TcpListener as AsyncListener, TcpSocket};
+use tokio::net::TcpListener as AsyncListener;
 use tokio::sync::watch;
 
+use self::socket::Socket;
 use crate::client::Offers;
-use crate::config::Config;
+use crate::config::{Config, ListenAddress};
 use crate::gateway::metrics::CountedConnection;
 use crate::pressure::{Level, Pressure};
-use crate::server::Arrival;
+use crate::server::{Arrival, ClientSocket};
 use crate::shard::{Message, Shard};
 use crate::tls::ServerTls;
+use crate::unix_socket::SocketError;
 
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 4096;
 /// Pause after a refused accept: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A socket to accept from.
 pub struct Listener {
-    pub address: SocketAddr,
-    socket: AsyncListener,
+    pub address: ListenAddress,
+    socket: Socket,
     pub serves: Serves,
     /// Another process accepts from the same address, or did.
     pub is_shared: bool,
@@ -53,66 +55,50 @@ pub enum Speaks {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error("can't listen on {address}: {cause}")]
-    Bind { address: SocketAddr, cause: io::Error },
+    Bind { address: ListenAddress, cause: SocketError },
     #[error("the sockets that were handed over (LISTEN_FDS) can't be used: {0}")]
     HandedOver(#[source] io::Error),
     #[error("listener {0} speaks TLS, and there is no certificate")]
-    NoCertificate(SocketAddr),
+    NoCertificate(ListenAddress),
 }
 
 /// All listeners of a configuration. Sockets that were handed over take the place of those to bind, in order.
-pub fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
+pub async fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
     let mut handed_over = ListenFd::from_env();
     let listen = &config.listen;
     let has_flags = config.tls.tls_cert_path.is_some();
     let has_certificate = has_flags || !config.sections.certificates.is_empty();
-    let main = (SocketAddr::new(listen.host, listen.port), if has_flags { Speaks::Tls } else { Speaks::Plain }, false);
-    let others = config
-        .sections
-        .listeners
-        .iter()
-        .map(|listener| (listener.address, if listener.tls { Speaks::Tls } else { Speaks::Plain }, listener.admin));
+    let speaks = |tls: bool| if tls { Speaks::Tls } else { Speaks::Plain };
+    let main = (ListenAddress::Tcp(SocketAddr::new(listen.host, listen.port)), speaks(has_flags), false);
+    let others = config.sections.listeners.iter();
+    let others = others.map(|listener| (listener.address.clone(), speaks(listener.tls), listener.admin));
     // Without one that is meant for it, the admin API answers everywhere. Where it has one, nothing else does there.
     let is_everywhere = !config.sections.listeners.iter().any(|listener| listener.admin);
-    let wanted = std::iter::once(main).chain(others);
-    let listeners = wanted.enumerate().map(|(number, (address, speaks, admin))| {
+    let mut listeners = Vec::new();
+    for (number, (address, speaks, admin)) in std::iter::once(main).chain(others).enumerate() {
         if speaks == Speaks::Tls && !has_certificate {
             return Err(ListenError::NoCertificate(address));
         }
-        let handed_over = handed_over.take_tcp_listener(number).map_err(ListenError::HandedOver)?;
+        let handed_over = Socket::handed_over(&mut handed_over, number, &address).map_err(ListenError::HandedOver)?;
         let is_shared = handed_over.is_some() || listen.reuse_port;
-        let socket = match handed_over {
-            Some(socket) => adopt(socket).map_err(ListenError::HandedOver)?,
-            None => bind(address, listen.reuse_port).map_err(|cause| ListenError::Bind { address, cause })?,
+        let (socket, address) = match handed_over {
+            Some(handed_over) => handed_over,
+            None => Socket::bind(&address, listen).await.map_err(|cause| ListenError::Bind { address, cause })?,
         };
-        let address = socket.local_addr().map_err(|cause| ListenError::Bind { address, cause })?;
         let offers = match admin {
             _ if is_everywhere => Offers::Everything,
             true => Offers::AdminApi,
             false => Offers::DataPlane,
         };
-        let serves = Serves { speaks, offers };
-        Ok(Listener { address, socket, serves, is_shared })
-    });
-    listeners.collect()
+        listeners.push(Listener { address, socket, serves: Serves { speaks, offers }, is_shared });
+    }
+    Ok(listeners)
 }
 
 /// One plain socket, for `/metrics`.
 pub fn plain(address: SocketAddr) -> Result<AsyncListener, ListenError> {
-    bind(address, false).map_err(|cause| ListenError::Bind { address, cause })
-}
-
-fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<AsyncListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.set_reuseport(reuse_port)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-fn adopt(socket: TcpListener) -> io::Result<AsyncListener> {
-    socket.set_nonblocking(true)?;
-    AsyncListener::from_std(socket)
+    let failed = |cause: io::Error| ListenError::Bind { address: ListenAddress::Tcp(address), cause: cause.into() };
+    socket::bind(address, false).map_err(failed)
 }
 
 /// What accepting needs besides the socket.
@@ -135,8 +121,8 @@ impl Listener {
                 _ = stop.wait_for(|stop| *stop) => break,
                 accepted = socket.accept() => accepted,
             };
-            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-                Ok((stream, peer)) => reception.receive(&mut turn, stream, peer, serves),
+            match accepted {
+                Ok(client) => reception.receive(&mut turn, client, serves),
                 Err(error) => {
                     tracing::warn!(%error, "a connection can't be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -147,13 +133,10 @@ impl Listener {
             }
         }
         // Without the runtime, which may not have been told yet that somebody waits.
-        let Ok(socket) = socket.into_std() else { return };
-        for _ in 0..BACKLOG {
-            match socket.accept() {
-                Ok((stream, peer)) if stream.set_nonblocking(true).is_ok() => {
-                    reception.receive(&mut turn, stream, peer, serves);
-                }
-                Ok(_) => {}
+        let Ok(waiting) = socket.into_waiting() else { return };
+        for _ in 0..socket::BACKLOG {
+            match waiting.accept() {
+                Ok(client) => reception.receive(&mut turn, client, serves),
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                 Err(_) => return,
             }
@@ -168,12 +151,14 @@ impl Reception {
         connections >= self.pressure.most_connections() || self.pressure.level() == Level::Critical
     }
 
-    fn receive(&self, turn: &mut usize, stream: TcpStream, peer: SocketAddr, serves: Serves) {
+    fn receive(&self, turn: &mut usize, socket: ClientSocket, serves: Serves) {
         let tls = match serves.speaks {
             Speaks::Plain => None,
             Speaks::Tls => self.tls.load_full(),
         };
-        if let Err(error) = stream.set_nodelay(true) {
+        if let ClientSocket::Tcp(stream, _) = &socket
+            && let Err(error) = stream.set_nodelay(true)
+        {
             return tracing::debug!(%error, "a connection ended before it began");
         }
         let shards = self.shards.borrow();
@@ -181,6 +166,6 @@ impl Reception {
         let turned = shards[*turn..].iter().chain(&shards[..*turn]);
         let Some(least) = turned.min_by_key(|shard| shard.load()) else { return };
         let counted = CountedConnection::new(&least.metrics);
-        least.tell(Message::Client(Arrival { stream, peer, tls, offers: serves.offers, counted }));
+        least.tell(Message::Client(Arrival { socket, tls, offers: serves.offers, counted }));
     }
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, StartError};
 use crate::config::file::{self, FileDigest};
-use crate::config::{Config, Watch};
+use crate::config::{Config, ListenAddress, Watch};
 use crate::panics;
 use crate::reload::Reloaded;
 use crate::snapshot::Snapshot;
@@ -44,6 +44,7 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
         let introduction = Introduction::new(&config);
         let app = App::start(config, log.writer.clone()).await?;
         introduction.print(&app);
+        warn_of_open_admin_api(&app);
         warn_of_unknown_modules(&app.publisher.current());
         tell_supervisor("READY=1");
         let ended = {
@@ -82,6 +83,7 @@ async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
         }
     };
     let digest = config.digest;
+    let had_keys = !app.publisher.current().keys.is_empty();
     match app.reload(config).await {
         Ok(Reloaded { changed, needs_restart }) => {
             app.reloads().taken.add(1);
@@ -90,6 +92,9 @@ async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
                 tracing::warn!(settings = needs_restart.join(","), "these settings change with a restart only");
             }
             warn_of_unknown_modules(&app.publisher.current());
+            if had_keys {
+                warn_of_open_admin_api(app);
+            }
             digest
         }
         Err(error) => {
@@ -109,6 +114,23 @@ fn warn_of_unknown_modules(snapshot: &Snapshot) {
     for (route, module) in snapshot.overrides.unknown_modules(&deployed).take(MOST_WARNINGS) {
         let meant = file::nearest(module, deployed.iter().copied()).unwrap_or_default();
         tracing::warn!(route, module, meant, "a route names a module that is not deployed");
+    }
+}
+
+/// Without a key the admin API is for callers on this machine, and a proxy there that adds no field of its own looks like
+/// one. Where nobody else can connect, there is no need for such a proxy.
+fn warn_of_open_admin_api(app: &App) {
+    if !app.publisher.current().keys.is_empty() {
+        return;
+    }
+    let is_exposed = |address: &&ListenAddress| address.tcp().is_some_and(|tcp| !tcp.ip().to_canonical().is_loopback());
+    let exposed: Vec<_> = app.admin_addresses.iter().filter(is_exposed).map(ToString::to_string).collect();
+    if !exposed.is_empty() {
+        tracing::warn!(
+            listeners = exposed.join(","),
+            "the admin API is open without a key to this machine, and so to whomever a proxy on it lets through: set \
+             --admin-key, or give it a listener of its own, see docs/operations.md"
+        );
     }
 }
 
@@ -175,9 +197,9 @@ impl Introduction {
 
     fn print(&self, app: &App) {
         let mut text = String::new();
-        for (address, scheme) in app.addresses.iter().zip(&self.schemes) {
-            text += &format!("listening on {scheme}://{address}\n");
-        }
+        let urls: Vec<_> =
+            app.addresses.iter().zip(&self.schemes).map(|(address, scheme)| url(scheme, address)).collect();
+        urls.iter().for_each(|url| text += &format!("listening on {url}\n"));
         if let Some(address) = app.metrics_address {
             text += &format!("metrics on http://{address}/metrics\n");
         }
@@ -185,8 +207,7 @@ impl Introduction {
             [] => text += "workers: none; every request gets a 503\n",
             workers => text += &format!("workers: {}; each joins when it answers\n", workers.join(" ")),
         }
-        let only: Vec<_> =
-            self.admin_only.iter().map(|at| format!("{}://{}", self.schemes[*at], app.addresses[*at])).collect();
+        let only: Vec<_> = self.admin_only.iter().map(|at| urls[*at].as_str()).collect();
         match only.is_empty() {
             true => text += &format!("admin API: {}\n", self.admin),
             false => text += &format!("admin API: on {} alone; {}\n", only.join(" "), self.admin),
@@ -197,5 +218,12 @@ impl Introduction {
         };
         // Nobody may be reading.
         let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    }
+}
+
+fn url(scheme: &str, address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Tcp(_) => format!("{scheme}://{address}"),
+        ListenAddress::Unix(_) => address.to_string(),
     }
 }

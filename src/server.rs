@@ -11,9 +11,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
-use crate::client::{Client, Offers};
+use crate::client::{Client, Offers, Peer};
 use crate::connection::{ClientConnection, LEAVE};
 use crate::deadline::Deadline;
 use crate::gateway::Gateway;
@@ -27,31 +27,46 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection that has been accepted.
 pub struct Arrival {
-    pub stream: std::net::TcpStream,
-    pub peer: SocketAddr,
+    pub socket: ClientSocket,
     /// `None` where its listener speaks no TLS.
     pub tls: Option<Arc<ServerTls>>,
     pub offers: Offers,
     pub counted: CountedConnection,
 }
 
+/// The socket of a client's connection; it does not block.
+pub enum ClientSocket {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl ClientSocket {
+    /// Gives it to the runtime of this thread.
+    fn open(self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(stream, peer) => Ok((Stream::Plain(TcpStream::from_std(stream)?), Peer::Address(peer))),
+            Self::Unix(stream) => Ok((Stream::Unix(UnixStream::from_std(stream)?), Peer::UnixSocket)),
+        }
+    }
+}
+
 /// Serves a connection until its client closes it, takes too long, or the gateway drains.
 pub async fn serve(gateway: Rc<Gateway>, arrival: Arrival) {
-    let Arrival { stream, peer, tls, offers, counted: _counted } = arrival;
-    let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
+    let Arrival { socket, tls, offers, counted: _counted } = arrival;
+    let (stream, peer) = match socket.open() {
+        Ok(opened) => opened,
         Err(error) => return tracing::warn!(%error, "a connection can't be served"),
     };
     let deadline = gateway.deadlines.register();
     gateway.keep_up();
     let patience = gateway.patience.clone();
     deadline.set(patience.get().head);
-    let (stream, alpn) = match tls {
-        None => (Stream::Plain(stream), None),
-        Some(tls) => match shake_hands(&gateway, &tls, stream, &deadline).await {
+    let (stream, alpn) = match (stream, tls) {
+        (Stream::Plain(stream), Some(tls)) => match shake_hands(&gateway, &tls, stream, &deadline).await {
             Some(accepted) => (accepted.stream, Some(accepted.alpn)),
             None => return,
         },
+        (stream, _) => (stream, None),
     };
     let client = Client::new(peer, &stream, offers);
     let mut wire = Wire::new(stream);

@@ -1,13 +1,13 @@
-//! The bytes between the gateway and a client or a worker: a socket, or TLS on it.
+//! The bytes between the gateway and a client or a worker: a TCP socket, TLS on it, or a Unix socket.
 
 use std::io::{self, IoSlice, Write};
 use std::ops::DerefMut;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use rustls::{ConnectionCommon, ProtocolVersion, SideData};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
 /// A connection.
@@ -21,14 +21,25 @@ use tokio_rustls::TlsStream;
 pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
 }
 
 impl Stream {
-    /// The socket, for its options and addresses. Whoever writes to it directly breaks TLS.
-    pub fn tcp(&self) -> &TcpStream {
+    /// The socket, for its options and addresses; `None` if it is a Unix socket. Whoever writes to it directly breaks TLS.
+    pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Stream::Plain(tcp) => tcp,
-            Stream::Tls(tls) => tls.get_ref().0,
+            Stream::Plain(tcp) => Some(tcp),
+            Stream::Tls(tls) => Some(tls.get_ref().0),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// What the system says of the socket now. Nobody is woken when that changes.
+    pub fn look(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        match self {
+            Stream::Plain(tcp) => pin!(tcp.ready(interest)).poll(cx),
+            Stream::Tls(tls) => pin!(tls.get_ref().0.ready(interest)).poll(cx),
+            Stream::Unix(unix) => pin!(unix.ready(interest)).poll(cx),
         }
     }
 }
@@ -50,6 +61,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Plain(tcp) => Pin::new(tcp).poll_read(cx, into),
             Stream::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, into),
+            Stream::Unix(unix) => Pin::new(unix).poll_read(cx, into),
         }
     }
 }
@@ -60,6 +72,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Stream::Tls(tls) => poll_write_tls(tls, cx, &[IoSlice::new(bytes)]),
+            Stream::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
         }
     }
 
@@ -71,6 +84,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             Stream::Tls(tls) => poll_write_tls(tls, cx, slices),
+            Stream::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, slices),
         }
     }
 
@@ -79,6 +93,7 @@ impl AsyncWrite for Stream {
             Stream::Plain(tcp) => tcp.is_write_vectored(),
             // Records are filled from one slice after the other.
             Stream::Tls(_) => true,
+            Stream::Unix(unix) => unix.is_write_vectored(),
         }
     }
 
@@ -86,6 +101,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Stream::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+            Stream::Unix(unix) => Pin::new(unix).poll_flush(cx),
         }
     }
 
@@ -93,6 +109,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Stream::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+            Stream::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
         }
     }
 }

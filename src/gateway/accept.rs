@@ -157,7 +157,7 @@ fn to_origin_form(uri: Uri, headers: &mut HeaderMap) -> Uri {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Offers;
+    use crate::client::{Offers, Peer};
 
     fn parts(uri: &'static str, fields: &[(&'static str, &'static str)]) -> Request {
         let field = |&(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -167,7 +167,7 @@ mod tests {
 
     fn forwarded(mut request: Request) -> Result<RequestHead, GatewayError> {
         let client = Client {
-            peer: ([9, 9, 9, 9], 1).into(),
+            peer: Peer::Address(([9, 9, 9, 9], 1).into()),
             address: HeaderValue::from_static("9.9.9.9"),
             scheme: Scheme::HTTP,
             offers: Offers::Everything,

@@ -1,6 +1,6 @@
 //! Who may call, and who may administer. Checked before a body is read and before any guest runs.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,14 +10,43 @@ use http::uri::Authority;
 
 use super::error::GatewayError;
 use super::exchange::Exchange;
+use crate::client::Peer;
 use crate::config::file::Role;
 use crate::http1::head::Request;
 use crate::keys::{Goes, Key, Keys};
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Fields by which a proxy on this machine shows that a request came from elsewhere.
-const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+/// Fields by which a proxy or a content delivery network shows that a request came from elsewhere, and how others of
+/// theirs begin.
+const FORWARDED: [&str; 14] = [
+    "forwarded",
+    "via",
+    "cdn-loop",
+    "client-ip",
+    "true-client-ip",
+    "proxy-client-ip",
+    "wl-proxy-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-real-ip",
+    "x-real-port",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-cloud-trace-context",
+];
+const FORWARDED_PREFIXES: [&str; 10] = [
+    "x-forwarded",
+    "x-original-",
+    "x-envoy-",
+    "x-azure-",
+    "x-appengine-",
+    "x-amzn-",
+    "x-amz-cf-",
+    "cf-",
+    "fastly-",
+    "fly-",
+];
 
 /// The data plane: open, or for those who have a key. One that is the gateway's alone is taken out of the header.
 pub fn check_caller(keys: &Keys, headers: &mut HeaderMap) -> Result<Option<Arc<Key>>, GatewayError> {
@@ -50,14 +79,19 @@ pub fn check_admin(exchange: &Exchange, request: &Request) -> Result<(), Gateway
     }
 }
 
-fn check_local(peer: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<(), GatewayError> {
+/// Whoever can open a Unix socket is on this machine, and no browser does: its mode is the gate.
+fn check_local(peer: Peer, target: &Uri, headers: &HeaderMap) -> Result<(), GatewayError> {
     let refuse = |why| Err(GatewayError::Forbidden(why));
-    if !peer.ip().to_canonical().is_loopback() || FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+    if matches!(peer, Peer::Address(peer) if !peer.ip().to_canonical().is_loopback()) {
         return refuse("Without --admin-key, the admin API answers only callers on the gateway's own machine.");
+    }
+    if headers.keys().any(is_of_a_proxy) {
+        return refuse("Without --admin-key, the admin API does not answer requests that came through a proxy.");
     }
     // In absolute form the target's authority counts, not `Host` (RFC 9112 section 3.2.2).
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    if !target.authority().map(Authority::as_str).or(host).is_some_and(is_loopback_authority) {
+    let is_loopback = target.authority().map(Authority::as_str).or(host).is_some_and(is_loopback_authority);
+    if !is_loopback && peer != Peer::UnixSocket {
         return refuse("Without --admin-key, the admin API answers only to a loopback Host such as localhost.");
     }
     let foreign_origin = headers.get_all(header::ORIGIN).iter().any(|origin| {
@@ -69,6 +103,11 @@ fn check_local(peer: SocketAddr, target: &Uri, headers: &HeaderMap) -> Result<()
         return refuse("Without --admin-key, the admin API does not answer to web pages of other sites.");
     }
     Ok(())
+}
+
+fn is_of_a_proxy(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    FORWARDED.contains(&name) || FORWARDED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_loopback_authority(text: &str) -> bool {
@@ -86,6 +125,8 @@ fn is_loopback_authority(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
     use http::HeaderValue;
 
     use super::*;
@@ -94,7 +135,7 @@ mod tests {
         fields.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
     }
 
-    const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
+    const LOCAL: Peer = Peer::Address(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9));
     static PATH: std::sync::LazyLock<Uri> = std::sync::LazyLock::new(|| Uri::from_static("/wasm"));
 
     #[test]
@@ -103,11 +144,22 @@ mod tests {
         for (peer, good) in
             [("127.0.0.1:1", true), ("[::1]:1", true), ("[::ffff:127.0.0.1]:1", true), ("192.168.0.1:1", false)]
         {
-            assert_eq!(check_local(peer.parse().expect("an address"), &PATH, &host).is_ok(), good, "{peer}");
+            let peer = Peer::Address(peer.parse().expect("an address"));
+            assert_eq!(check_local(peer, &PATH, &host).is_ok(), good, "{peer:?}");
         }
-        assert!(
-            check_local(LOCAL.into(), &PATH, &map(&[("host", "localhost"), ("x-forwarded-for", "8.8.8.8")])).is_err()
-        );
+        assert!(check_local(LOCAL, &PATH, &map(&[("host", "localhost"), ("x-forwarded-for", "8.8.8.8")])).is_err());
+    }
+
+    #[test]
+    fn over_a_unix_socket_any_host_will_do() {
+        for (fields, good) in [
+            (&[][..], true),
+            (&[("host", "admin.example")], true),
+            (&[("host", "a"), ("origin", "https://evil.com")], false),
+            (&[("host", "a"), ("x-forwarded-proto", "https")], false),
+        ] {
+            assert_eq!(check_local(Peer::UnixSocket, &PATH, &map(fields)).is_ok(), good, "{fields:?}");
+        }
     }
 
     #[test]
@@ -126,9 +178,9 @@ mod tests {
             ("0.0.0.0", false),
             ("169.254.169.254", false),
         ] {
-            assert_eq!(check_local(LOCAL.into(), &PATH, &map(&[("host", host)])).is_ok(), good, "{host}");
+            assert_eq!(check_local(LOCAL, &PATH, &map(&[("host", host)])).is_ok(), good, "{host}");
         }
-        assert!(check_local(LOCAL.into(), &PATH, &map(&[])).is_err());
+        assert!(check_local(LOCAL, &PATH, &map(&[])).is_err());
     }
 
     #[test]
@@ -144,7 +196,7 @@ mod tests {
         ] {
             let mut headers = map(&[("host", "localhost")]);
             headers.insert(name, HeaderValue::from_static(value));
-            assert_eq!(check_local(LOCAL.into(), &PATH, &headers).is_ok(), good, "{name}: {value}");
+            assert_eq!(check_local(LOCAL, &PATH, &headers).is_ok(), good, "{name}: {value}");
         }
     }
 
@@ -152,6 +204,6 @@ mod tests {
     fn the_authority_of_an_absolute_target_counts() {
         let headers = map(&[("host", "localhost")]);
         let evil = Uri::from_static("http://evil.com/wasm");
-        assert!(check_local(LOCAL.into(), &evil, &headers).is_err());
+        assert!(check_local(LOCAL, &evil, &headers).is_err());
     }
 }

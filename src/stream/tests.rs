@@ -44,7 +44,7 @@ fn only_an_announced_end_is_an_end() {
 fn session_tickets_are_no_data() {
     run(async {
         let (mut server, mut client) = ends(&TLS13).await;
-        client.tcp().readable().await.expect("open");
+        client.tcp().expect("TCP").readable().await.expect("open");
         let mut byte = [0];
         let pending = poll_fn(|cx| Poll::Ready(pin!(client.read(&mut byte)).poll(cx).is_pending()));
         assert!(tokio::task::unconstrained(pending).await);
@@ -131,7 +131,7 @@ fn a_plain_stream_is_its_socket() {
         near.shutdown().await.expect("open");
         let mut text = String::new();
         far.read_to_string(&mut text).await.expect("open");
-        assert_eq!((text.as_str(), far.tcp().local_addr().is_ok()), ("abc", true));
+        assert_eq!((text.as_str(), far.tcp().expect("TCP").local_addr().is_ok()), ("abc", true));
     });
 }
 

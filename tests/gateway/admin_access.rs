@@ -106,6 +106,25 @@ fn without_a_key_what_came_through_a_proxy_is_refused() {
         ("Forwarded", "for=10.0.0.1"),
         ("X-Real-IP", "10.0.0.1"),
         ("Via", "1.1 proxy"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "smg.example"),
+        ("X-Forwarded-Port", "443"),
+        ("X-Forwarded-Server", "edge"),
+        ("X-Forwarded-Client-Cert", "By=a"),
+        ("X-Forwarded-Prefix", "/smg"),
+        ("X-Original-Forwarded-For", "10.0.0.1"),
+        ("X-Original-Host", "smg.example"),
+        ("CF-Connecting-IP", "10.0.0.1"),
+        ("CF-Ray", "1"),
+        ("True-Client-IP", "10.0.0.1"),
+        ("X-Client-IP", "10.0.0.1"),
+        ("X-Cluster-Client-IP", "10.0.0.1"),
+        ("Fastly-Client-IP", "10.0.0.1"),
+        ("Fly-Client-IP", "10.0.0.1"),
+        ("X-Azure-ClientIP", "10.0.0.1"),
+        ("X-Envoy-External-Address", "10.0.0.1"),
+        ("X-Amzn-Trace-Id", "Root=1"),
+        ("CDN-Loop", "cloudflare"),
     ] {
         assert_eq!(asked(&gateway, "localhost", &[(name, value)]), 403, "{name}: {value}");
     }
@@ -186,7 +205,7 @@ fn with_a_key_only_who_has_it_is_answered() {
         }
         assert_eq!(asked(&gateway, "localhost", &[]), 401, "{flags:?}: being local is not enough");
         assert_eq!(asked(&gateway, "localhost", &[("Authorization", &format!("Basic {}", good[0]))]), 401, "{flags:?}");
-        assert_eq!(asked(&gateway, "localhost", &[("X-Api-Key", good[0])]), 401, "{flags:?}");
+        assert_eq!(asked(&gateway, "localhost", &[("X-Api-Key", bad[0])]), 401, "{flags:?}");
     }
 }
 

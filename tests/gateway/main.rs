@@ -7,6 +7,7 @@ mod admin_access;
 mod admin_deploy;
 mod admin_list;
 mod admin_settings;
+mod admin_socket;
 mod admission;
 mod agent_configure;
 mod agent_decisions;

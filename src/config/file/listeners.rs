@@ -1,6 +1,5 @@
 //! `listeners`: sockets beside the one of `host` and `port`. `certificates`: what those with TLS show.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, de};
@@ -8,14 +7,14 @@ use serde::{Deserialize, Deserializer, de};
 use super::node::Node;
 use super::problem::Report;
 use super::section::Section;
+use crate::config::ListenAddress;
 
 /// A socket to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a map")]
 pub struct Listener {
-    /// Port 0 takes a free one.
     #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     /// TLS, with the certificate of the name that the client asks for.
     #[serde(default)]
     pub tls: bool,
@@ -27,8 +26,17 @@ pub struct Listener {
 impl Listener {
     pub(super) fn read(document: &Node, report: &mut Report) -> Vec<Self> {
         let section = Section::<Self>::read(document, "listeners", report);
-        let fixed = |listener: &Self| (listener.address.port() != 0).then_some(listener.address);
+        let is_fixed = |address: &ListenAddress| address.tcp().is_none_or(|address| address.port() != 0);
+        let fixed = |listener: &Self| Some(listener.address.clone()).filter(is_fixed);
         section.unique("address", |listener| fixed(listener).into_iter().collect(), report);
+        for item in section.items.iter().filter(|item| item.value.address.tcp().is_none()) {
+            if item.value.tls {
+                section.report(item, "tls", "a Unix socket does not speak TLS", report);
+            }
+            if !item.value.admin {
+                section.report(item, "admin", "a Unix socket is for the admin API: it needs `admin: true`", report);
+            }
+        }
         section.values()
     }
 }
@@ -59,10 +67,8 @@ impl Certificate {
     }
 }
 
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let wrong = || de::Error::custom("it must be an address and a port, such as 0.0.0.0:8443 or [::]:8443");
-    text.parse().map_err(|_| wrong())
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ListenAddress, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
 }
 
 fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {

@@ -79,11 +79,12 @@ fn check_listener(at: usize, listener: &Listener, file: &FileConfig, merged: &Me
         let text = "it needs a certificate: `certificates`, or `tls_cert_path` and `tls_key_path`";
         report.add(Problem::new(tls, format_args!("listeners[{at}].tls"), text));
     }
+    let Some(own) = listener.address.tcp() else { return };
     let listen = &merged.listen;
     let main = SocketAddr::new(listen.host, listen.port);
-    let is_taken = if listen.reuse_port { listener.address == main } else { overlap(listener.address, main) };
+    let is_taken = if listen.reuse_port { own == main } else { overlap(own, main) };
     let metrics = listen.prometheus_port.map(|port| SocketAddr::new(listen.prometheus_host, port));
-    let metrics = metrics.filter(|metrics| overlap(listener.address, *metrics));
+    let metrics = metrics.filter(|metrics| overlap(own, *metrics));
     let taken = is_taken.then_some(("`host` and `port` are", main)).filter(|(_, main)| main.port() != 0);
     for (who, other) in taken.into_iter().chain(metrics.map(|metrics| ("`prometheus_port` is", metrics))) {
         let text = format_args!("{who} on {other} already");

@@ -1,4 +1,4 @@
-//! The Unix socket: for its owner only, in place of a stale one but never of one that somebody listens on.
+//! A Unix socket to listen on: for its owner only, in place of a stale one but not of one that somebody listens on.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,19 +22,35 @@ pub enum SocketError {
     Io(#[from] io::Error),
 }
 
-/// A socket that is listened on. Dropping it closes it and removes its file.
+/// A socket that is listened on.
 pub struct Bound {
     pub listener: UnixListener,
+    pub file: SocketFile,
+}
+
+/// The file of a socket. Dropping it removes the file, unless a successor has taken the path.
+pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode of the file.
-    file: (u64, u64),
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+/// What becomes of a socket that another process listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InUse {
+    Refuse,
+    /// This process is its successor.
+    TakeOver,
 }
 
 impl Bound {
     /// Listens under another name first and then takes the path, so that whoever connects there finds a
     /// listener with the right mode at any time.
-    pub async fn new(path: &Path) -> Result<Self, SocketError> {
-        check_free(path).await?;
+    pub async fn new(path: &Path, in_use: InUse) -> Result<Self, SocketError> {
+        match check_free(path).await {
+            Err(SocketError::InUse) if in_use == InUse::TakeOver => {}
+            checked => checked?,
+        }
         // Whether a socket can have this path at all; the other name is a short one.
         SocketAddr::from_pathname(path)?;
         let unready = path.with_file_name(format!(".{:x}", std::process::id()));
@@ -49,7 +65,8 @@ impl Bound {
             return Err(error.into());
         }
         let file = fs::symlink_metadata(path)?;
-        Ok(Self { listener: UnixListener::from_std(listener)?, path: path.to_owned(), file: (file.dev(), file.ino()) })
+        let file = SocketFile { path: path.to_owned(), id: (file.dev(), file.ino()) };
+        Ok(Self { listener: UnixListener::from_std(listener)?, file })
     }
 }
 
@@ -69,10 +86,9 @@ async fn check_free(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-impl Drop for Bound {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        // A successor may have taken the path already.
-        let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
+        let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.id);
         if is_ours {
             let _ = fs::remove_file(&self.path);
         }
