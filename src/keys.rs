@@ -1,11 +1,13 @@
 //! Who may call: named keys with a role, and how much each may ask for. Only digests of keys are kept, and only names
 //! go to logs, metrics, modules and workers; but for `--api-key`, which workers may share.
 
+mod credentials;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::HeaderValue;
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::HeaderName;
 use subtle::ConstantTimeEq;
 
 use crate::admission::{Admission, AdmissionSettings};
@@ -13,6 +15,8 @@ use crate::config::Config;
 use crate::config::file::{self, KeyDigest, Role};
 use crate::metrics::Exposition;
 use crate::rate::Rate;
+
+pub use self::credentials::{Credentials, FIELDS, Presented};
 
 /// The field in which modules and workers are told whose request it is.
 pub static KEY_NAME: HeaderName = HeaderName::from_static("x-smg-key-name");
@@ -100,18 +104,10 @@ impl Keys {
         !self.is_closed
     }
 
-    /// The key that a request presents as `Authorization: Bearer KEY`. Every key is compared, in the same time wherever
-    /// they differ, so that the time taken does not tell which one was close.
-    pub fn presented(&self, headers: &HeaderMap) -> Option<&Arc<Key>> {
-        if self.all.is_empty() {
-            return None;
-        }
-        let value = headers.get(header::AUTHORIZATION)?;
-        let (scheme, token) = value.as_bytes().split_at_checked(7)?;
-        if !scheme.eq_ignore_ascii_case(b"bearer ") {
-            return None;
-        }
-        let digest = KeyDigest::of(token.trim_ascii());
+    /// The key whose secret this is. Every key is compared, in the same time wherever they differ, so that the time taken
+    /// does not tell which one was close.
+    fn find(&self, secret: &[u8]) -> Option<&Arc<Key>> {
+        let digest = KeyDigest::of(secret);
         let same = |key: &&Arc<Key>| bool::from(key.written.digest.expose().ct_eq(digest.expose()));
         self.all.iter().fold(None, |found, key| if same(&key) { Some(key) } else { found })
     }
@@ -129,28 +125,6 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn presenting(value: &'static str) -> HeaderMap {
-        [(header::AUTHORIZATION, HeaderValue::from_static(value))].into_iter().collect()
-    }
-
-    #[test]
-    fn a_key_is_known_by_its_bearer_token_alone() {
-        let keys = Keys::new(&Config::of(&["--api-key=k", "--admin-key=a"]), None);
-        for (value, name) in [
-            ("Bearer k", Some("api-key")),
-            ("bearer k", Some("api-key")),
-            ("Bearer a", Some("admin-key")),
-            ("Bearer kk", None),
-            ("Bearer ", None),
-            ("Basic k", None),
-            ("k", None),
-        ] {
-            let found = keys.presented(&presenting(value)).map(|key| key.written.name.as_str());
-            assert_eq!(found, name, "{value}");
-        }
-        assert!(keys.presented(&HeaderMap::new()).is_none());
-    }
 
     #[test]
     fn an_admin_key_alone_leaves_calls_open() {

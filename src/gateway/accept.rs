@@ -1,7 +1,7 @@
 //! The first look at a request: what the parser lets through and a proxy must not, and the fields that a
 //! proxy adds (RFC 9112 sections 3.2 and 6.1, RFC 9110 section 7.6).
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Method, Uri, Version};
 
@@ -9,7 +9,7 @@ use super::error::GatewayError;
 use crate::client::Client;
 use crate::headers::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
 use crate::http1::head::Request;
-use crate::keys::KEY_NAME;
+use crate::keys::{self, KEY_NAME};
 use crate::modules::RequestHead;
 
 /// The longest method that is passed on.
@@ -25,7 +25,21 @@ pub fn check(request: &Request) -> Result<(), GatewayError> {
     if !is_target(&request.method, &request.uri) {
         return Err(GatewayError::BadRequest("The request target is not valid."));
     }
-    check_host(request)
+    check_host(request)?;
+    check_credentials(&request.headers)
+}
+
+/// What authenticates is there once: of two, the gateway and the worker might judge different ones.
+fn check_credentials(headers: &HeaderMap) -> Result<(), GatewayError> {
+    // Few requests have any field twice.
+    if headers.len() == headers.keys_len() {
+        return Ok(());
+    }
+    let is_repeated = |name: &HeaderName| headers.get_all(name).iter().nth(1).is_some();
+    match keys::FIELDS.iter().chain([&header::PROXY_AUTHORIZATION]).any(is_repeated) {
+        true => Err(GatewayError::BadRequest("A header that carries credentials is there more than once.")),
+        false => Ok(()),
+    }
 }
 
 /// A path, a whole URL without credentials, or `*` for `OPTIONS` (RFC 9112 section 3.2).

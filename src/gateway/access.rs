@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use crate::client::Peer;
 use crate::config::file::Role;
 use crate::http1::head::Request;
-use crate::keys::{Goes, Key, Keys};
+use crate::keys::{Key, Keys, Presented};
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -48,20 +48,24 @@ const FORWARDED_PREFIXES: [&str; 10] = [
     "fly-",
 ];
 
-/// The data plane: open, or for those who have a key. One that is the gateway's alone is taken out of the header.
+/// The data plane: open, or for those who have a key. No field that carries a key of the gateway alone remains.
 pub fn check_caller(keys: &Keys, headers: &mut HeaderMap) -> Result<Option<Arc<Key>>, GatewayError> {
-    match keys.presented(headers) {
-        Some(key) => {
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let credentials = keys.credentials(headers);
+    let key = match credentials.presented {
+        Presented::Key(key) => {
             // All that it asks for, whatever a limit says to it.
             key.requests.fetch_add(1, Relaxed);
-            if key.goes == Goes::Nowhere {
-                headers.remove(header::AUTHORIZATION);
-            }
-            Ok(Some(key.clone()))
+            Some(key.clone())
         }
-        None if keys.is_open() => Ok(None),
-        None => Err(GatewayError::Unauthorized),
-    }
+        Presented::Nothing | Presented::Unknown if keys.is_open() => None,
+        Presented::Nothing | Presented::Unknown => return Err(GatewayError::Unauthorized),
+        Presented::Conflict => return Err(GatewayError::KeysDiffer),
+    };
+    credentials.strip(headers);
+    Ok(key)
 }
 
 /// The admin API: for those who have a key with a role for it. Without any key it is for this machine alone, and then
@@ -71,11 +75,15 @@ pub fn check_admin(exchange: &Exchange, request: &Request) -> Result<(), Gateway
     if keys.is_empty() {
         return check_local(exchange.caller.peer, &request.uri, &request.headers);
     }
-    match keys.presented(&request.headers).map(|key| key.role()) {
-        Some(Role::Admin) => Ok(()),
-        Some(Role::ReadOnly) if request.method.is_safe() => Ok(()),
-        Some(Role::ReadOnly | Role::Caller) => Err(GatewayError::Forbidden("This key's role does not allow it.")),
-        None => Err(GatewayError::Unauthorized),
+    let key = match keys.credentials(&request.headers).presented {
+        Presented::Key(key) => key,
+        Presented::Nothing | Presented::Unknown => return Err(GatewayError::Unauthorized),
+        Presented::Conflict => return Err(GatewayError::KeysDiffer),
+    };
+    match key.role() {
+        Role::Admin => Ok(()),
+        Role::ReadOnly if request.method.is_safe() => Ok(()),
+        Role::ReadOnly | Role::Caller => Err(GatewayError::Forbidden("This key's role does not allow it.")),
     }
 }
 

@@ -3,10 +3,12 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
+use http_body::Body;
 
 use super::answer::Answer;
 use crate::config::Config;
 use crate::http1::head::Request;
+use crate::keys;
 
 /// Methods that pages may use.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -32,6 +34,17 @@ pub fn allowed_origin(config: &Config, headers: &HeaderMap) -> Option<HeaderValu
 pub fn is_preflight(request: &Request) -> bool {
     let names = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD];
     request.method == Method::OPTIONS && names.iter().all(|name| request.headers.contains_key(name))
+}
+
+/// Whether it may pass without a key, which no browser sends with a preflight: only what is nothing else. A body, or a
+/// field that some frameworks take for the method, could make it another request behind the gateway.
+pub fn is_keyless(request: &Request, body: &impl Body) -> bool {
+    let odd = ["x-http-method-override", "x-http-method", "x-method-override"];
+    is_preflight(request)
+        && body.is_end_stream()
+        && request.uri.path().starts_with('/')
+        && !keys::FIELDS.iter().any(|name| request.headers.contains_key(name))
+        && !odd.iter().any(|name| request.headers.contains_key(*name))
 }
 
 /// The answer to a browser whose page may.

@@ -36,6 +36,8 @@ pub enum GatewayError {
     Method,
     #[error("no or a wrong API key")]
     Unauthorized,
+    #[error("several fields carry keys, and different ones")]
+    KeysDiffer,
     #[error("not for this client: {0}")]
     Forbidden(&'static str),
     #[error("one of the gateway's own resources is only read")]
@@ -106,6 +108,9 @@ impl GatewayError {
             Self::SlowBody => (S::REQUEST_TIMEOUT, "request_timeout", "The request body did not arrive in time."),
             Self::Method => (S::NOT_IMPLEMENTED, "method_not_implemented", "This method is not offered."),
             Self::Unauthorized => (S::UNAUTHORIZED, "invalid_api_key", "A valid API key is needed."),
+            Self::KeysDiffer => {
+                (S::UNAUTHORIZED, "invalid_api_key", "Authorization, X-Api-Key and Api-Key carry different keys.")
+            }
             Self::Forbidden(why) => (S::FORBIDDEN, "forbidden", why),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not allowed here."),
             Self::Loop => (S::LOOP_DETECTED, "loop_detected", "The request has come through this gateway before."),
@@ -194,7 +199,7 @@ impl GatewayError {
             Self::MethodNotAllowed => {
                 headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
-            Self::Unauthorized => {
+            Self::Unauthorized | Self::KeysDiffer => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // A body that nobody will read must not be taken for the next request.
@@ -231,6 +236,7 @@ mod tests {
             (GatewayError::SlowBody, 408, "request_timeout"),
             (GatewayError::Method, 501, "method_not_implemented"),
             (GatewayError::Unauthorized, 401, "invalid_api_key"),
+            (GatewayError::KeysDiffer, 401, "invalid_api_key"),
             (GatewayError::Forbidden("no"), 403, "forbidden"),
             (GatewayError::MethodNotAllowed, 405, "method_not_allowed"),
             (GatewayError::Loop, 508, "loop_detected"),

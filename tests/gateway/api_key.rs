@@ -47,8 +47,6 @@ fn a_wrong_key_is_401() {
         let answer = gateway.request("GET", "/", &[("Authorization", value)], b"");
         assert_eq!(answer.status, 401, "{value:?}");
     }
-    let other = gateway.request("GET", "/", &[("X-Api-Key", "s3cret")], b"");
-    assert_eq!(other.status, 401);
     assert!(worker.requests().is_empty());
 }
 
@@ -58,7 +56,7 @@ fn two_authorizations_do_not_open_the_door() {
     let gateway = guarded(&worker);
     let both = [("Authorization", "Bearer wrong"), ("Authorization", "Bearer s3cret")];
     let answer = gateway.request("GET", "/", &both, b"");
-    assert!(matches!(answer.status, 400 | 401), "{}", answer.status);
+    answer.assert_error(400, "invalid_request");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `--cors-allowed-origins`: web pages of other origins (the CORS protocol of the Fetch standard).
 
-use crate::support::{Gateway, Response, Worker};
+use crate::support::{Gateway, H2, Response, Worker};
 
 const PAGE: &str = "https://chat.example";
 
@@ -128,4 +128,60 @@ fn the_admin_api_is_not_for_web_pages() {
             assert_eq!(allowed(&answer), None, "{path}");
         }
     }
+}
+
+// The Fetch standard never sends a key with it, and without the flag the worker is who answers.
+#[test]
+fn without_the_flag_a_preflight_reaches_the_worker_without_a_key() {
+    let worker =
+        Worker::fixed("HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: https://w\r\nContent-Length: 0\r\n\r\n");
+    let gateway = Gateway::builder().worker(&worker).arg("--api-key=s3cret").start();
+    for path in ["/v1/chat/completions", "/anything?x"] {
+        let answer = preflight(&gateway, path, PAGE);
+        assert_eq!((answer.status, allowed(&answer)), (200, Some("https://w")), "{path}");
+        let request = worker.wait_for_request();
+        assert_eq!((request.method.as_str(), request.target.as_str()), ("OPTIONS", path));
+        assert_eq!(request.headers.get("access-control-request-method"), Some("POST"));
+        assert!(!request.headers.has("x-smg-key-name"));
+    }
+    let fields = [("origin", PAGE), ("access-control-request-method", "POST")];
+    assert_eq!(H2::connect(&gateway).request("OPTIONS", "/h2", &fields, b"").status, 200);
+    assert_eq!(worker.wait_for_request().target, "/h2");
+    for path in ["/workers", "/wasm", "/metrics"] {
+        assert_eq!(preflight(&gateway, path, PAGE).status, 401, "{path}");
+    }
+    let limited = Gateway::builder().worker(&worker).args(["--api-key=s3cret", "--rate-limit-tokens-per-second=1"]);
+    let limited = limited.start();
+    assert!((0..20).any(|_| preflight(&limited, "/", PAGE).status == 429), "limits are for preflights, too");
+}
+
+#[test]
+fn nothing_but_a_preflight_passes_without_a_key() {
+    let worker = Worker::echo();
+    let gateway = Gateway::builder().worker(&worker).arg("--api-key=s3cret").start();
+    let both = [("Origin", PAGE), ("Access-Control-Request-Method", "POST")];
+    let with = |field| [&both[..], &[field]].concat();
+    let request = |method, fields: &[(&str, &str)], body: &[u8]| gateway.request(method, "/", fields, body).status;
+    assert_eq!(request("OPTIONS", &both, b""), 200);
+    for method in ["GET", "POST", "HEAD", "PUT", "options", "TRACE"] {
+        assert_eq!(request(method, &both, b""), 401, "{method}");
+    }
+    for part in both {
+        assert_eq!(request("OPTIONS", &[part], b""), 401, "{part:?}");
+    }
+    assert_eq!(request("OPTIONS", &both, b"{}"), 401, "a body");
+    assert_eq!(request("OPTIONS", &with(("Transfer-Encoding", "chunked")), b"2\r\n{}\r\n0\r\n\r\n"), 401, "a body");
+    for field in [
+        // Who presents a key must have the right one.
+        ("Authorization", "Bearer wrong"),
+        ("X-Api-Key", "wrong"),
+        // Some frameworks take these for the method.
+        ("X-HTTP-Method-Override", "POST"),
+        ("X-HTTP-Method", "DELETE"),
+        ("X-Method-Override", "PUT"),
+    ] {
+        assert_eq!(request("OPTIONS", &with(field), b""), 401, "{field:?}");
+    }
+    assert_eq!(gateway.request("OPTIONS", "*", &both, b"").status, 401, "no page asks for that");
+    assert_eq!(worker.requests().len(), 1);
 }

@@ -26,6 +26,7 @@ mod api_key;
 mod bad_responses;
 mod balancing;
 mod breakers;
+mod caller_keys;
 mod check_errors;
 mod client_leaves;
 mod clock_jumps;
