@@ -19,6 +19,7 @@ use tokio::task::spawn_local;
 use crate::admission::{Admission, AdmissionCounts};
 use crate::fleet::Fleet;
 use crate::gateway::control::{AdminCall, ControlCall, Question};
+use crate::gateway::error::{ERROR_CODE, codes};
 use crate::gateway::metrics::HttpMetrics;
 use crate::headers;
 use crate::metrics::{Counter, Exposition};
@@ -157,7 +158,15 @@ fn json(status: StatusCode, value: &Value) -> Response<Bytes> {
 }
 
 fn error(status: StatusCode, code: &'static str, message: &str) -> Response<Bytes> {
-    json(status, &json!({"error": {"type": "admin_error", "code": code, "message": message, "param": null}}))
+    let value = json!({"error": {"type": "admin_error", "code": code, "message": message, "param": null}});
+    coded(json(status, &value), code)
+}
+
+/// Marks an answer as an error, as the gateway's own are.
+fn coded(mut answer: Response<Bytes>, code: &'static str) -> Response<Bytes> {
+    debug_assert!(codes::find(code).is_some(), "{code} is not in the table of codes");
+    answer.headers_mut().insert(&ERROR_CODE, HeaderValue::from_static(code));
+    answer
 }
 
 fn method_not_allowed(allowed: &'static str) -> Response<Bytes> {

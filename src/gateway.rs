@@ -309,7 +309,8 @@ impl Gateway {
         };
         let answered = answered.await;
         exchange.record.visited(&mut visit);
-        answered
+        let is_decided = visit.decides_status();
+        answered.map(|answer| if is_decided { answer.decided_by_module(exchange.record) } else { answer })
     }
 
     /// This resource is scarce.

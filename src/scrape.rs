@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -14,6 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
+
+use crate::gateway::error::ERROR_CODE;
 
 /// Time for a connection, from its first byte to its last.
 const TIME: Duration = Duration::from_secs(10);
@@ -59,6 +61,7 @@ async fn serve_one(stream: TcpStream, metrics: impl Fn() -> Response<Bytes>) {
             _ => {
                 let mut response = Response::new(Bytes::from_static(b"only GET /metrics is here\n"));
                 *response.status_mut() = StatusCode::NOT_FOUND;
+                response.headers_mut().insert(&ERROR_CODE, HeaderValue::from_static("not_found"));
                 response
             }
         };

@@ -38,7 +38,8 @@ pub async fn deploy(registry: &Registry, body: &[u8]) -> Response<Bytes> {
         echo.insert("add_result".to_owned(), result);
         answers.push(Value::Object(echo));
     }
-    super::json(status, &json!({"modules": answers}))
+    let answer = super::json(status, &json!({"modules": answers}));
+    if status == StatusCode::OK { answer } else { super::coded(answer, "module_not_deployed") }
 }
 
 async fn deploy_one(registry: &Registry, module: ModuleRequest) -> Result<Uuid, String> {

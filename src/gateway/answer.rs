@@ -5,7 +5,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::body::{Content, Hold};
-use super::error::GatewayError;
+use super::error::{ERROR_CODE, GatewayError};
 use super::record::Record;
 use crate::modules::{self, ResponseHead};
 
@@ -45,6 +45,16 @@ impl Answer {
         answer.head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         answer.content = Content::Whole(Some(Bytes::from(value.to_string())));
         answer
+    }
+
+    /// A module has given it its status. If that is one of an error, it is a rejection, and says so.
+    pub fn decided_by_module(mut self, record: &mut Record) -> Self {
+        const CODE: &str = "wasm_module_rejected";
+        if self.head.status.is_client_error() || self.head.status.is_server_error() {
+            record.refused(CODE, String::new());
+            self.head.headers.insert(&ERROR_CODE, HeaderValue::from_static(CODE));
+        }
+        self
     }
 
     pub fn of_error(error: &GatewayError, record: &mut Record) -> Self {

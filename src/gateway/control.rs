@@ -11,7 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::answer::Answer;
-use super::error::GatewayError;
+use super::error::{ERROR_CODE, GatewayError, codes};
 use super::exchange::Exchange;
 use super::upload::{ClientBody, Pause, WorkerBody};
 use super::view::View;
@@ -100,7 +100,10 @@ impl Gateway {
         let body = within(&deadline, || GatewayError::SlowBody, pin!(body)).await?;
         let (method, path) = (request.method.clone(), request.uri.path().to_owned());
         let headers = std::mem::take(&mut request.headers);
-        self.ask(Question::Admin(AdminCall { method, path, headers, body })).await
+        let answer = self.ask(Question::Admin(AdminCall { method, path, headers, body })).await?;
+        let code = answer.head.headers.get(&ERROR_CODE).and_then(|code| codes::find(code.to_str().ok()?));
+        code.into_iter().for_each(|code| exchange.record.refused(code.name, String::new()));
+        Ok(answer)
     }
 
     async fn ask(&self, question: Question) -> Result<Answer, GatewayError> {

@@ -1,6 +1,8 @@
 //! Why a request was not answered by a worker, and what its client is told: the single table from error to
 //! status, code and text. The cause goes to the log; nothing of it goes to the client.
 
+pub mod codes;
+
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -275,6 +277,8 @@ mod tests {
         ] {
             let response = error.response();
             assert_eq!((response.status().as_u16(), error.code()), (status, code));
+            let row = codes::find(code).unwrap_or_else(|| panic!("{code} is not in the table of codes"));
+            assert!(row.statuses.contains(&status.to_string()) || code == "wasm_module_failed", "{code}: {status}");
             assert_eq!(response.headers()[&ERROR_CODE], code);
             let body: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
             assert_eq!(body["error"]["code"], code);

@@ -40,6 +40,8 @@ pub struct Visit {
     tags: Vec<Arc<str>>,
     /// The calls of guests, if somebody wants to know.
     calls: Option<Vec<ModuleCall>>,
+    /// The answer's status is a module's.
+    decides_status: bool,
 }
 
 struct Stop {
@@ -68,7 +70,7 @@ impl Visit {
             of_answer: FieldEdits::default(),
             acted: false,
         };
-        Self { stops: applying.map(stop).collect(), received_ms, tags: Vec::new(), calls: None }
+        Self { stops: applying.map(stop).collect(), received_ms, tags: Vec::new(), calls: None, decides_status: false }
     }
 
     pub fn received_ms(&self) -> u64 {
@@ -105,6 +107,11 @@ impl Visit {
         self.stops.iter().filter(|stop| stop.acted).map(|stop| stop.guests.module.name.clone()).collect()
     }
 
+    /// Whether the answer has the status that a module gave it.
+    pub fn decides_status(&self) -> bool {
+        self.decides_status
+    }
+
     /// From here on, calls of guests are noted.
     pub fn note_calls(&mut self) {
         self.calls = Some(Vec::new());
@@ -132,6 +139,7 @@ impl Visit {
                 Verdict::Continue => {}
                 Verdict::Respond(mut answer) => {
                     self.decorate(0..at, &mut answer.head.headers)?;
+                    self.decides_status = true;
                     return Ok(Some(*answer));
                 }
                 Verdict::Edit(mut edit) => {
@@ -158,11 +166,14 @@ impl Visit {
                 Verdict::Continue => {}
                 Verdict::Respond(answer) => {
                     replace_response(view, *answer);
-                    replaced = true;
+                    (replaced, self.decides_status) = (true, true);
                     // What was said about the answer, whoever gives it, is said of this one too.
                     self.decorate(at..self.stops.len(), &mut Rc::make_mut(&mut view.head).headers)?;
                 }
-                Verdict::Edit(edit) => replaced |= edit_response(view, *edit),
+                Verdict::Edit(edit) => {
+                    self.decides_status |= edit.status.is_some();
+                    replaced |= edit_response(view, *edit);
+                }
             }
             self.stops[at].kept = None;
         }

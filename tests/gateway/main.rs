@@ -41,6 +41,7 @@ mod deploy_under_load;
 mod draining;
 mod early_hints;
 mod endpoints;
+mod error_codes;
 mod errors;
 mod exchanges;
 mod expectation;
