@@ -5,11 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::addresses::Addresses;
 use super::names::NameError;
+
+/// How long one address is waited for before the next one is tried beside it, if the time allows for that with all.
+const STAGGER: Duration = Duration::from_millis(250);
+/// Connects that one request may have under way at a time.
+const MOST_AT_ONCE: usize = 8;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -22,28 +29,65 @@ pub enum DialError {
     Io(#[from] io::Error),
 }
 
-/// Connects to the next address, and to those after it while none takes the connection; the error is the
-/// last one's. An address that stays silent gets its share of the time that is left, so that it does not use
-/// up that of the others. `limit` is the time for the name and all tries together: a worker that can't be reached must
-/// not hold a request.
+/// Connects to whichever address takes the connection first; the error is the last one's. The next address is tried
+/// as soon as one refuses, and after a moment beside one that stays silent (RFC 8305 section 5), soon enough that the
+/// last one has its chance, too. `limit` is the time for the name and all tries together: a worker that can't be
+/// reached must not hold a request.
 pub async fn dial(addresses: &Addresses, limit: Duration) -> Result<(TcpStream, SocketAddr), DialError> {
     let deadline = Instant::now() + limit;
     let known = timeout_at(deadline, addresses.first()).await.unwrap_or_else(|_| addresses.next());
     let tries = known.map_err(DialError::Name)?;
+    let (stream, address) = match tries.as_slice() {
+        [only] => (connect(*only, deadline).await?, *only),
+        several => race(addresses, several, deadline).await?,
+    };
+    stream.set_nodelay(true)?;
+    Ok((stream, address))
+}
+
+async fn connect(address: SocketAddr, deadline: Instant) -> Result<TcpStream, DialError> {
+    let connected = timeout_at(deadline, TcpStream::connect(address)).await.map_err(|_| DialError::Timeout)?;
+    Ok(connected?)
+}
+
+async fn race(
+    addresses: &Addresses,
+    tries: &[SocketAddr],
+    deadline: Instant,
+) -> Result<(TcpStream, SocketAddr), DialError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let stagger = left.div_f64((tries.len() + 1) as f64).min(STAGGER);
+    let longest = if tries.len() > MOST_AT_ONCE { stagger * MOST_AT_ONCE as u32 } else { left };
+    let (mut waiting, mut silent) = (tries.iter().copied(), Vec::new());
+    let mut running = FuturesUnordered::new();
     let mut last = DialError::Timeout;
-    for (at, address) in tries.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left.div_f64((tries.len() - at) as f64);
-        match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                stream.set_nodelay(true)?;
-                return Ok((stream, *address));
+    loop {
+        if let Some(address) = waiting.next() {
+            silent.push(address);
+            let end = deadline.min(Instant::now() + longest);
+            running.push(async move { (address, connect(address, end).await) });
+        }
+        let until = if waiting.len() > 0 { deadline.min(Instant::now() + stagger) } else { deadline };
+        match timeout_at(until, running.next()).await {
+            Ok(Some((address, Ok(stream)))) => {
+                addresses.reached(address);
+                // Those before it had more time, and those after it hardly any.
+                silent.iter().take_while(|other| **other != address).for_each(|slow| addresses.not_reached(*slow));
+                return Ok((stream, address));
             }
-            Ok(Err(error)) => last = error.into(),
-            Err(_) => last = DialError::Timeout,
+            Ok(Some((address, Err(error)))) => {
+                addresses.not_reached(address);
+                silent.retain(|other| *other != address);
+                last = error;
+            }
+            Ok(None) => return Err(last),
+            Err(_) if Instant::now() < deadline => {}
+            Err(_) => {
+                silent.iter().for_each(|slow| addresses.not_reached(*slow));
+                return Err(DialError::Timeout);
+            }
         }
     }
-    Err(last)
 }
 
 #[cfg(test)]
@@ -71,6 +115,43 @@ mod tests {
         }
         addresses.publish(&[refusing]);
         assert!(matches!(dial(&addresses, LIMIT).await, Err(DialError::Io(_))));
+    }
+
+    /// A listener whose queue is full, so that connects to it stay without an answer; it with what fills it.
+    async fn silent(ip: [u8; 4]) -> (tokio::net::TcpListener, Vec<TcpStream>) {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind((ip, 0).into()).expect("a free port");
+        let listener = socket.listen(0).expect("a bound socket can listen");
+        let address = listener.local_addr().expect("an address");
+        let mut queue = Vec::new();
+        while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            queue.push(stream);
+        }
+        (listener, queue)
+    }
+
+    #[tokio::test]
+    async fn the_one_that_listens_is_found_among_silent_ones_and_comes_first_from_then_on() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.9:0").await.expect("a free port");
+        let listening = listener.local_addr().expect("an address");
+        let mut all = vec![listening];
+        let mut held = Vec::new();
+        for last in 1..=4 {
+            held.push(silent([127, 0, 0, last]).await);
+            all.push(held[held.len() - 1].0.local_addr().expect("an address"));
+        }
+        all.sort_unstable();
+        let addresses = named();
+        addresses.publish(&all);
+        let limit = Duration::from_secs(1);
+        let mut times = Vec::new();
+        for _ in 0..6 {
+            let start = std::time::Instant::now();
+            assert_eq!(dial(&addresses, limit).await.expect("a connection").1, listening);
+            times.push(start.elapsed());
+        }
+        assert!(times[0] >= Duration::from_millis(600), "four had their moment: {times:?}");
+        assert!(times[1..].iter().sum::<Duration>() < Duration::from_millis(500), "{times:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -60,6 +60,20 @@ fn a_worker_at_several_addresses_gets_requests_at_each_that_listens() {
 }
 
 #[test]
+fn one_address_of_twenty_that_listens_is_enough() {
+    let (dns, (worker, other)) = (Dns::start(), pair());
+    drop(other);
+    let everywhere = (1..=20).map(|last| std::net::IpAddr::from([127, 0, 0, last])).collect();
+    dns.set("w.test", Reply::At(everywhere, 60));
+    let flags = ["--upstream-pool-idle-timeout-secs=0.001", "--shards=1", "--disable-retries"];
+    let gateway = before(&dns, worker.address.port()).args(flags).start();
+    for _ in 0..40 {
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    assert_eq!(gateway.metrics().sum("smg_worker_errors_total", &[]), 0.0);
+}
+
+#[test]
 fn a_name_that_does_not_exist_fails_its_requests_at_once_and_joins_when_it_does() {
     let (dns, worker) = (Dns::start(), Worker::echo());
     let gateway = before(&dns, worker.address.port()).arg("--disable-health-check").start_unready();
