@@ -86,6 +86,8 @@ pub struct App {
     pub admin_addresses: Vec<ListenAddress>,
     pub metrics_address: Option<SocketAddr>,
     pub publisher: Arc<Publisher>,
+    /// Its sockets outlive it.
+    pub is_handed_over: bool,
     shared: Arc<Shared>,
     shards: Rc<RefCell<Vec<Shard>>>,
     stop: watch::Sender<bool>,
@@ -104,6 +106,7 @@ impl App {
             return Err(StartError::ModuleWithoutWasm);
         }
         let listeners = listeners::all(&config).await?;
+        let is_handed_over = listeners.iter().any(|listener| listener.is_handed_over);
         let speaks_tls = listeners.iter().any(|listener| listener.serves.speaks == Speaks::Tls);
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.address.clone()).collect();
         let admin = listeners.iter().filter(|listener| listener.serves.offers != Offers::DataPlane);
@@ -136,6 +139,7 @@ impl App {
             engine: wasm.as_ref().map(|wasm| wasm.engine.clone()),
             control: Control { calls, models },
             via: Via::new(&format!("smg-{:016x}", fastrand::u64(..))),
+            stopping: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             shards: shard_count(&config),
             admission: Admission::new(reload::admission_settings(&config)),
@@ -188,6 +192,7 @@ impl App {
             admin_addresses,
             metrics_address,
             publisher,
+            is_handed_over,
             shared,
             shards,
             stop,
@@ -215,9 +220,20 @@ impl App {
         &self.admin.reloads
     }
 
+    /// Goes on accepting and serving for a while after it was told to stop, and says so: those who send requests here
+    /// need time to hear of it. Ends early at `hurry`.
+    pub async fn announce_stop(&self, delay: Duration, hurry: impl Future<Output = ()>) {
+        self.shared.stopping.store(true, Relaxed);
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = hurry => {}
+        }
+    }
+
     /// Takes nothing new and waits until what is in flight is finished, but no longer than `grace` and not
     /// past `hurry`; then ends the shards.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
+        self.shared.stopping.store(true, Relaxed);
         self.shared.draining.store(true, Relaxed);
         self.stop.send_replace(true);
         for acceptor in self.acceptors {

@@ -67,6 +67,9 @@ pub struct Shared {
     pub engine: Option<Arc<Engine>>,
     pub control: Control,
     pub via: Via,
+    /// The gateway has been told to stop: `/readiness` says so, and clients are asked to go elsewhere.
+    pub stopping: AtomicBool,
+    /// It takes no new connections either, and ends those it has.
     pub draining: AtomicBool,
     pub shards: u16,
     pub admission: Arc<Admission>,
@@ -316,6 +319,10 @@ impl Gateway {
     /// This resource is scarce.
     pub fn is_pressed(&self, resource: Resource) -> bool {
         self.shared.pressure.level_of(resource) != Level::Calm
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stopping.load(Relaxed)
     }
 
     pub fn is_draining(&self) -> bool {

@@ -35,6 +35,8 @@ pub struct Listener {
     pub serves: Serves,
     /// Another process accepts from the same address, or did.
     pub is_shared: bool,
+    /// Whoever started the process holds the socket, too.
+    pub is_handed_over: bool,
 }
 
 /// Whom a listener is for.
@@ -80,7 +82,8 @@ pub async fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
             return Err(ListenError::NoCertificate(address));
         }
         let handed_over = Socket::handed_over(&mut handed_over, number, &address).map_err(ListenError::HandedOver)?;
-        let is_shared = handed_over.is_some() || listen.reuse_port;
+        let is_handed_over = handed_over.is_some();
+        let is_shared = is_handed_over || listen.reuse_port;
         let (socket, address) = match handed_over {
             Some(handed_over) => handed_over,
             None => Socket::bind(&address, listen).await.map_err(|cause| ListenError::Bind { address, cause })?,
@@ -90,7 +93,8 @@ pub async fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
             true => Offers::AdminApi,
             false => Offers::DataPlane,
         };
-        listeners.push(Listener { address, socket, serves: Serves { speaks, offers }, is_shared });
+        let serves = Serves { speaks, offers };
+        listeners.push(Listener { address, socket, serves, is_shared, is_handed_over });
     }
     Ok(listeners)
 }

@@ -157,15 +157,19 @@ fn checks(config: &Config) -> String {
 
 /// Where the gateway listens, and what it speaks there.
 fn listens(config: &Config) -> String {
-    let listen = Listen { shutdown_grace_period_secs: Default::default(), ..config.listen.clone() };
+    let listen = Listen {
+        shutdown_grace_period_secs: Default::default(),
+        drain_delay_secs: Default::default(),
+        ..config.listen.clone()
+    };
     format!("{:?}", (listen, config.tls.tls_cert_path.is_some(), &config.sections.listeners))
 }
 
 /// Puts back what only a restart changes: whoever reads it finds what is in force, and the next reload says again what
 /// waits.
 fn wait_for_restart(before: &Config, config: &mut Config) {
-    let shutdown_grace_period_secs = config.listen.shutdown_grace_period_secs;
-    config.listen = Listen { shutdown_grace_period_secs, ..before.listen.clone() };
+    let Listen { shutdown_grace_period_secs, drain_delay_secs, .. } = config.listen;
+    config.listen = Listen { shutdown_grace_period_secs, drain_delay_secs, ..before.listen.clone() };
     config.sections.listeners.clone_from(&before.sections.listeners);
     config.wasm.clone_from(&before.wasm);
     config.log.clone_from(&before.log);
@@ -213,7 +217,9 @@ fn compare(before: &Config, after: &Config) -> Reloaded {
         ("admission", |config| format!("{:?}", config.admission)),
         ("cors", |config| format!("{:?}", config.access.cors_allowed_origins)),
         ("tls", |config| format!("{:?}{:?}", config.tls, config.sections.certificates)),
-        ("shutdown", |config| format!("{:?}", config.listen.shutdown_grace_period_secs)),
+        ("shutdown", |config| {
+            format!("{:?}", (config.listen.shutdown_grace_period_secs, config.listen.drain_delay_secs))
+        }),
         ("listen", listens),
         ("wasm", |config| format!("{:?}", config.wasm)),
         ("log", |config| format!("{:?}", config.log)),
@@ -285,6 +291,7 @@ mod tests {
         assert_eq!(compare(&after, &asked).needs_restart, ["listen", "traces"], "and is said again");
         for (flags, changed, needs_restart) in [
             (&["--shutdown-grace-period-secs=1"][..], "shutdown", ""),
+            (&["--drain-delay-secs=1"], "shutdown", ""),
             (&["--cb-failure-threshold=1"], "breakers", ""),
             (&["--tls-cert-path=a", "--tls-key-path=b"], "tls", "listen"),
         ] {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::pin::pin;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +19,9 @@ use crate::telemetry::{self, LogError, Untrusted};
 
 /// Lines about misspelt names that a start or a reload may cost.
 const MOST_WARNINGS: usize = 20;
+/// How long a gateway that binds its own sockets goes on accepting after SIGTERM, unless it is told otherwise: load
+/// balancers and Kubernetes send requests to it until they have heard that it goes.
+const DRAIN_DELAY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -31,8 +35,9 @@ pub enum RunError {
     Panicked,
 }
 
-/// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain. So does a panic in a
-/// part that the gateway can't do without, which is an error then. SIGHUP and a changed file make it read
+/// Serves until SIGTERM or SIGINT, then drains; after SIGTERM it goes on serving for a while first. Each further signal
+/// ends what it is at: that while, or the drain. A panic in a part that the gateway can't do without ends it, too, which
+/// is an error then. SIGHUP and a changed file make it read
 /// its configuration again, as `read` does.
 pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, String>) -> Result<(), RunError> {
     let log = telemetry::start(&config.log)?;
@@ -50,7 +55,7 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
         let ended = {
             let mut ended = pin!(async {
                 tokio::select! {
-                    () = stop.asked() => Ok(()),
+                    signal = stop.signal() => Ok(signal),
                     () = panics::fatal() => Err(RunError::Panicked),
                 }
             });
@@ -64,12 +69,35 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
                 }
             }
         };
-        tracing::info!("draining");
         tell_supervisor("STOPPING=1");
-        let grace = app.publisher.current().config.listen.shutdown_grace_period_secs;
-        app.drain(grace, stop.asked()).await;
-        ended
+        let config = app.publisher.current().config.clone();
+        let delay = ended.as_ref().map_or(Duration::ZERO, |signal| drain_delay(&config, *signal, app.is_handed_over));
+        if !delay.is_zero() {
+            tracing::info!(seconds = delay.as_secs_f64(), "told to stop; requests are served a little longer");
+            let hurry = async {
+                tokio::select! {
+                    () = stop.asked() => {}
+                    () = panics::fatal() => {}
+                }
+            };
+            app.announce_stop(delay, hurry).await;
+        }
+        tracing::info!("draining");
+        app.drain(config.listen.shutdown_grace_period_secs, stop.asked()).await;
+        ended.map(|_| ())
     })
+}
+
+/// How long the gateway goes on accepting after it was told to stop. A socket that was handed over goes on accepting by
+/// itself, and whoever presses Ctrl-C does not want to wait.
+fn drain_delay(config: &Config, signal: StopSignal, is_handed_over: bool) -> Duration {
+    match signal {
+        StopSignal::Interrupt => Duration::ZERO,
+        StopSignal::Terminate => {
+            let usual = if is_handed_over { Duration::ZERO } else { DRAIN_DELAY };
+            config.listen.drain_delay_secs.unwrap_or(usual)
+        }
+    }
 }
 
 /// Takes over what was read, or says why not; what the file was, if that is so.
@@ -146,6 +174,13 @@ fn tell_supervisor(state: &str) {
     }
 }
 
+/// What asked a process to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignal {
+    Terminate,
+    Interrupt,
+}
+
 /// The signals that ask a process to stop.
 pub struct Stop {
     term: Signal,
@@ -157,11 +192,15 @@ impl Stop {
         Ok(Self { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    pub async fn asked(&mut self) {
+    pub async fn signal(&mut self) -> StopSignal {
         tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.term.recv() => StopSignal::Terminate,
+            _ = self.interrupt.recv() => StopSignal::Interrupt,
         }
+    }
+
+    pub async fn asked(&mut self) {
+        self.signal().await;
     }
 }
 
@@ -225,5 +264,26 @@ fn url(scheme: &str, address: &ListenAddress) -> String {
     match address {
         ListenAddress::Tcp(_) => format!("{scheme}://{address}"),
         ListenAddress::Unix(_) => address.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_goes_on_accepting_after_sigterm_where_others_must_hear_of_it() {
+        use StopSignal::{Interrupt, Terminate};
+        for (flags, signal, is_handed_over, seconds) in [
+            (&[][..], Terminate, false, 5.0),
+            (&[], Terminate, true, 0.0),
+            (&[], Interrupt, false, 0.0),
+            (&["--drain-delay-secs=0"], Terminate, false, 0.0),
+            (&["--drain-delay-secs=2.5"], Terminate, true, 2.5),
+            (&["--drain-delay-secs=2.5"], Interrupt, false, 0.0),
+        ] {
+            let delay = drain_delay(&Config::of(flags), signal, is_handed_over);
+            assert_eq!(delay.as_secs_f64(), seconds, "{flags:?} {signal:?} {is_handed_over}");
+        }
     }
 }

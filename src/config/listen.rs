@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::value::seconds;
+use super::value::{seconds, seconds_or_none};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Listening")]
@@ -28,6 +28,10 @@ pub struct Listen {
     /// Serve /metrics, to everybody who can connect, on this port too
     #[arg(long, env = "SMG_PROMETHEUS_PORT", value_name = "PORT")]
     pub prometheus_port: Option<u16>,
+    /// Time after SIGTERM in which the gateway still accepts, says that it isn't ready, and asks clients to go elsewhere
+    /// [default: 5; 0 with sockets that are handed over]
+    #[arg(long, env = "SMG_DRAIN_DELAY_SECS", value_name = "SECONDS", value_parser = seconds_or_none)]
+    pub drain_delay_secs: Option<Duration>,
     /// Time that requests in flight get to finish after SIGTERM
     #[arg(long, env = "SMG_SHUTDOWN_GRACE_PERIOD_SECS", default_value = "180", value_name = "SECONDS", value_parser = seconds)]
     pub shutdown_grace_period_secs: Duration,

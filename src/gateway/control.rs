@@ -61,7 +61,7 @@ impl Gateway {
     pub(super) fn readiness(&self, view: &View) -> Answer {
         let (healthy, total) = (view.snapshot.healthy().count(), view.snapshot.workers().count());
         let reason = match () {
-            () if self.is_draining() => Some("draining"),
+            () if self.is_stopping() => Some("draining"),
             () if healthy == 0 => Some("no healthy workers"),
             () => None,
         };

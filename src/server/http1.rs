@@ -129,7 +129,7 @@ async fn answer(
             None => return After::Gone,
         }
     };
-    terms.persistent &= !gateway.is_draining() && !gateway.is_pressed(Resource::Memory);
+    terms.persistent &= !gateway.is_stopping() && !gateway.is_pressed(Resource::Memory);
     send(connection, &terms, reply).await
 }
 

@@ -1,8 +1,10 @@
-//! Case 64: SIGTERM finishes what is in flight, takes nothing new, and ends with 0.
+//! Case 64: SIGTERM lets others hear of it, finishes what is in flight, takes nothing new, and ends with 0.
 
-use crate::support::{Builder, Client, Gate, Gateway, Worker, eventually};
+use crate::support::{Builder, Client, Gate, Gateway, H2, Worker, eventually};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// A worker whose stream waits for the gate, and a gateway in front of it with that stream in flight.
 struct InFlight {
@@ -60,7 +62,7 @@ fn without_anything_in_flight_the_gateway_ends_at_once() {
 
 #[test]
 fn sigint_drains_too() {
-    let mut it = in_flight(|b| b);
+    let mut it = in_flight(|b| b.arg("--drain-delay-secs=60"));
     it.gateway.signal(rustix::process::Signal::INT);
     eventually(Duration::from_secs(5), || it.refuses_connections());
     it.finish.open();
@@ -144,4 +146,42 @@ fn the_grace_period_bounds_the_drain() {
     assert!((Duration::from_millis(450)..Duration::from_secs(4)).contains(&took), "{took:?}");
     let rest = it.client.read_until_close();
     assert!(!rest.ends_with(b"0\r\n\r\n"), "a stream that was cut must not look whole");
+}
+
+// Load balancers and Kubernetes send requests for some seconds after they have sent the signal.
+#[test]
+fn until_the_delay_is_over_it_accepts_and_serves_and_says_that_it_goes() {
+    let mut it = in_flight(|b| b.arg("--drain-delay-secs=60"));
+    let (mut kept, mut unused) = (it.gateway.connect(), it.gateway.connect());
+    assert_eq!(kept.get("/").headers.get("connection"), None);
+    let mut h2 = H2::connect(&it.gateway);
+    assert_eq!(h2.get("/").status, 200);
+    it.gateway.terminate();
+    eventually(LIMIT, || it.gateway.get("/readiness").status == 503);
+    assert_eq!(it.gateway.get("/readiness").json()["reason"], "draining");
+    assert_eq!(it.gateway.get("/health").status, 200, "it is alive");
+    for client in [&mut kept, &mut unused, &mut it.gateway.connect()] {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.headers.get("connection")), (200, Some("close")));
+        client.assert_closed();
+    }
+    assert_eq!((h2.get("/").status, h2.goaway()), (200, None));
+    it.gateway.terminate();
+    eventually(LIMIT, || it.refuses_connections());
+    assert!(it.gateway.is_running(), "the second signal ends the delay, not the drain");
+    assert!(h2.ends_within(LIMIT) && h2.goaway().is_some());
+    it.finish.open();
+    it.client.end_stream();
+    assert_eq!(it.gateway.wait_exit(LIMIT).code(), Some(0));
+}
+
+#[test]
+fn the_delay_ends_by_itself() {
+    let worker = Worker::echo();
+    let mut gateway = Gateway::builder().worker(&worker).arg("--drain-delay-secs=1").start();
+    let start = Instant::now();
+    gateway.terminate();
+    eventually(LIMIT, || gateway.get("/readiness").status == 503);
+    assert_eq!(gateway.wait_exit(LIMIT).code(), Some(0));
+    assert!((Duration::from_millis(900)..Duration::from_secs(5)).contains(&start.elapsed()), "{:?}", start.elapsed());
 }

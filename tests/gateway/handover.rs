@@ -8,8 +8,10 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Makes descriptor 0 descriptor 3, as systemd hands over sockets (sd_listen_fds(3)).
-const HAND_OVER: &str = r#"exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$0" "$@""#;
+/// Makes descriptor 0 descriptor 3, as systemd hands over sockets (sd_listen_fds(3)). No delay before the drain is the
+/// default then.
+const HAND_OVER: &str =
+    r#"unset SMG_DRAIN_DELAY_SECS; exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$0" "$@""#;
 
 fn on(socket: &TcpListener, worker: &Worker) -> Builder {
     Gateway::builder().worker(worker).shell(HAND_OVER).stdin(socket.try_clone().expect("descriptors are left"))

@@ -247,8 +247,11 @@ impl Gateway {
 fn through_shell(command: &Command, line: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(line).arg(command.get_program());
-    for (name, _) in command.get_envs().filter(|(_, value)| value.is_none()) {
-        shell.env_remove(name);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
     }
     shell
 }

@@ -43,7 +43,7 @@ pub fn run(args: &[&str], env: &[(&str, &str)]) -> Ran {
     Ran { code: status.code(), stdout: process.stdout(), stderr: process.log() }
 }
 
-/// The executable, without any of our variables that it would read.
+/// The executable, without any of our variables that it would read. It drains at once: few tests look at the time before.
 pub fn executable() -> Command {
     let mut command = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_smg")));
     for (name, _) in std::env::vars_os() {
@@ -52,6 +52,7 @@ pub fn executable() -> Command {
             command.env_remove(&*name);
         }
     }
+    command.env("SMG_DRAIN_DELAY_SECS", "0");
     command
 }
 
