@@ -14,7 +14,7 @@ use crate::modules::Module;
 use crate::rate::Rate;
 use crate::routes::Overrides;
 use crate::workers::connector::Connector;
-use crate::workers::{Health, Pool, Worker};
+use crate::workers::{Pool, Worker};
 
 /// What a request sees from its start to its last byte.
 #[derive(Clone)]
@@ -52,9 +52,15 @@ impl Snapshot {
         self.pools.iter().flat_map(|pool| &pool.all).filter(move |worker| seen.insert(Arc::as_ptr(worker)))
     }
 
-    /// Those of them that are healthy.
+    /// Those of them that are used: the healthy ones, and others where a pool has no healthy one.
     pub fn healthy(&self) -> impl Iterator<Item = &Arc<Worker>> {
-        self.workers().filter(|worker| worker.health() == Health::Healthy)
+        let mut seen = FxHashSet::default();
+        self.pools.iter().flat_map(|pool| pool.healthy()).filter(move |worker| seen.insert(Arc::as_ptr(worker)))
+    }
+
+    /// Those of them that take requests now.
+    pub fn available(&self) -> impl Iterator<Item = &Arc<Worker>> {
+        self.workers().filter(|worker| worker.is_available())
     }
 
     pub fn has_healthy(&self) -> bool {

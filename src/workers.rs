@@ -14,6 +14,7 @@ pub mod models;
 pub mod names;
 pub mod policy;
 pub mod pool;
+mod recheck;
 pub mod retry;
 mod warmup;
 
@@ -26,6 +27,7 @@ use http::HeaderValue;
 
 use self::addresses::Addresses;
 use self::breaker::{Breaker, BreakerSettings, Change, Outcome, State, Ticket};
+use self::recheck::Recheck;
 use self::retry::RetrySettings;
 use self::warmup::Warmup;
 use crate::config::{Breakers, Config, Retries, WorkerUrl};
@@ -52,6 +54,7 @@ pub struct Worker {
     models: ArcSwap<Vec<String>>,
     in_flight: AtomicUsize,
     breaker: Breaker,
+    recheck: Recheck,
     warmup: Warmup,
     pub requests: AtomicU64,
     pub errors: AtomicU64,
@@ -66,7 +69,17 @@ pub enum Health {
     /// It has not answered yet.
     Pending,
     Healthy,
-    Unhealthy,
+    /// Its checks fail, but it takes connections: it is used where no worker of its pool is healthy.
+    Failing,
+    /// It takes no connections.
+    Unreachable,
+}
+
+impl Health {
+    /// It was healthy, and has failed its checks since.
+    pub fn is_out(self) -> bool {
+        matches!(self, Self::Failing | Self::Unreachable)
+    }
 }
 
 impl Worker {
@@ -86,6 +99,7 @@ impl Worker {
             models: ArcSwap::default(),
             in_flight: AtomicUsize::new(0),
             breaker: Breaker::new(config.breakers.settings()),
+            recheck: Recheck::default(),
             warmup: Warmup::new(),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -97,13 +111,14 @@ impl Worker {
         match self.state.load(Relaxed) {
             0 => Health::Pending,
             1 => Health::Healthy,
-            _ => Health::Unhealthy,
+            2 => Health::Failing,
+            _ => Health::Unreachable,
         }
     }
 
     /// A worker that comes back is not given all its requests at once.
     pub fn set_health(&self, health: Health) {
-        if (self.health(), health) == (Health::Unhealthy, Health::Healthy) {
+        if self.health().is_out() && health == Health::Healthy {
             self.warmup.start(Instant::now());
         }
         self.state.store(health as u8, Relaxed);
@@ -138,6 +153,16 @@ impl Worker {
         self.breaker.state(Instant::now())
     }
 
+    /// Whether its breaker keeps requests away for now.
+    pub fn is_left_alone(&self) -> bool {
+        self.breaker_state() == State::Open
+    }
+
+    /// Whether it takes requests now: its checks pass, and its breaker lets requests through.
+    pub fn is_available(&self) -> bool {
+        self.health() == Health::Healthy && !self.is_left_alone()
+    }
+
     /// Other settings for its breaker, from now on.
     pub fn renew(&self, breakers: &Breakers) {
         self.breaker.renew(breakers.settings(), Instant::now());
@@ -148,11 +173,16 @@ impl Worker {
         self.note(self.breaker.check_passed(Instant::now()));
     }
 
+    /// A request could not connect to it: it is checked at once, whenever the next check would be.
+    pub fn not_connected(&self) {
+        self.recheck.ask();
+    }
+
     pub fn expose(&self, exposition: &mut Exposition) {
         let labels = [("worker", self.label.as_str())];
         let mut gauge = |name, help, value| exposition.gauge(name, help, &labels, value);
-        let up = f64::from(u8::from(self.health() == Health::Healthy));
-        gauge("smg_worker_health", "1 if the worker is healthy.", up);
+        let up = f64::from(u8::from(self.is_available()));
+        gauge("smg_worker_health", "1 if the worker passes its checks and its breaker is not open.", up);
         gauge("smg_worker_requests_active", "Requests in flight at the worker.", self.in_flight() as f64);
         let state = f64::from(self.breaker_state().number());
         gauge("smg_worker_cb_state", "Its breaker: 0 closed, 1 open, 2 half open.", state);

@@ -18,6 +18,11 @@ pub fn scrape(admin: &Admin) -> Response<Bytes> {
     let workers = snapshot.workers().count() as f64;
     exposition.gauge("smg_worker_pool_size", "Workers that are configured.", &[], workers);
     snapshot.workers().for_each(|worker| worker.expose(&mut exposition));
+    for pool in &snapshot.pools {
+        let help = "1 if no worker of the pool passes its checks, and those that take connections are used.";
+        let labels = [("model", pool.serves.label())];
+        exposition.gauge("smg_pool_panic", help, &labels, f64::from(u8::from(pool.is_in_panic())));
+    }
     snapshot.keys.expose(&mut exposition);
     admin.expose_admission(&mut exposition);
     for (outcome, count) in [("taken", &admin.reloads.taken), ("refused", &admin.reloads.refused)] {

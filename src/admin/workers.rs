@@ -18,7 +18,7 @@ use super::{error, method_not_allowed};
 use crate::config::WorkerUrl;
 use crate::fleet::{About, Fleet, FleetError, Member, Stage};
 use crate::gateway::control::AdminCall;
-use crate::workers::Health;
+use crate::workers::{Health, Worker};
 
 /// `below` is what follows `/workers` in the path.
 pub fn answer(fleet: &Rc<Fleet>, call: &AdminCall, below: &str) -> Response<Bytes> {
@@ -115,7 +115,7 @@ fn refusal(why: &FleetError) -> Response<Bytes> {
 fn list(fleet: &Rc<Fleet>, headers: &HeaderMap) -> Response<Bytes> {
     let members = fleet.members();
     let workers: Vec<_> = members.iter().map(|member| show(member)).collect();
-    let healthy = members.iter().filter(|member| member.worker.health() == Health::Healthy).count();
+    let healthy = members.iter().filter(|member| member.worker.is_available()).count();
     let load: usize = members.iter().map(|member| member.worker.in_flight()).sum();
     let stats = json!({
         "total_workers": workers.len(), "healthy_workers": healthy, "total_load": load,
@@ -136,7 +136,7 @@ fn show(member: &Member) -> Value {
     let (worker, about) = (&member.worker, member.about());
     let models = if about.models.is_empty() { worker.models().to_vec() } else { about.models };
     let status = match member.stage() {
-        Stage::Serving => status_of(worker.health()),
+        Stage::Serving => status_of(worker),
         Stage::Draining => "draining",
     };
     json!({
@@ -144,7 +144,7 @@ fn show(member: &Member) -> Value {
         "url": worker.label,
         "model_id": models.first().map_or("unknown", String::as_str),
         "models": models,
-        "is_healthy": worker.health() == Health::Healthy,
+        "is_healthy": worker.is_available(),
         "status": status,
         "last_check_error": worker.check_error(),
         "load": worker.in_flight(),
@@ -161,11 +161,11 @@ fn show(member: &Member) -> Value {
 }
 
 /// As scripts for Shepherd Model Gateway wait for it.
-fn status_of(health: Health) -> &'static str {
-    match health {
+fn status_of(worker: &Worker) -> &'static str {
+    match worker.health() {
         Health::Pending => "pending",
-        Health::Healthy => "ready",
-        Health::Unhealthy => "not_ready",
+        Health::Healthy if !worker.is_left_alone() => "ready",
+        Health::Healthy | Health::Failing | Health::Unreachable => "not_ready",
     }
 }
 
@@ -181,10 +181,13 @@ fn hash(hash: u64, byte: u8) -> u64 {
 }
 
 fn list_tag(fleet: &Fleet) -> String {
-    // Why checks fail is in the list, and no change of the fleet.
-    let errors = fleet.members().into_iter().filter_map(|member| member.worker.check_error());
-    let errors = errors.fold(0, |all, error| error.bytes().fold(all, hash));
-    format!("\"{:x}\"", fleet.version() ^ errors)
+    // Why checks fail, and whose breaker is open, is in the list, and no change of the fleet.
+    let shown = fleet.members().into_iter().fold(0, |all, member| {
+        let error = member.worker.check_error().unwrap_or_default();
+        let breaker = member.worker.breaker_state().number();
+        error.bytes().chain([breaker]).fold(all, hash)
+    });
+    format!("\"{:x}\"", fleet.version() ^ shown)
 }
 
 fn tagged(mut answer: Response<Bytes>, tag: String) -> Response<Bytes> {

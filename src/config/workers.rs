@@ -22,7 +22,7 @@ pub struct Workers {
     /// Close idle connections to workers after this time; stay below the workers' own keep-alive
     #[arg(long, env = "SMG_UPSTREAM_POOL_IDLE_TIMEOUT_SECS", default_value = "3", value_name = "SECONDS", value_parser = seconds)]
     pub upstream_pool_idle_timeout_secs: Duration,
-    /// Failed checks in a row that take a worker out
+    /// Failed checks in a row that take a worker out; one is enough where a request was refused, too
     #[arg(long, env = "SMG_HEALTH_FAILURE_THRESHOLD", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub health_failure_threshold: u32,
     /// Passed checks in a row that bring it back
@@ -31,7 +31,7 @@ pub struct Workers {
     /// Time a check may take
     #[arg(long, env = "SMG_HEALTH_CHECK_TIMEOUT_SECS", default_value = "5", value_name = "SECONDS", value_parser = seconds)]
     pub health_check_timeout_secs: Duration,
-    /// Time between two checks of a worker
+    /// Time between two checks of a worker; less while a change is being confirmed
     #[arg(long, env = "SMG_HEALTH_CHECK_INTERVAL_SECS", default_value = "60", value_name = "SECONDS", value_parser = seconds)]
     pub health_check_interval_secs: Duration,
     /// Path that is asked; any status below 500 passes

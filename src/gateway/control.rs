@@ -59,23 +59,21 @@ pub struct AdminCall {
 
 impl Gateway {
     pub(super) fn readiness(&self, view: &View) -> Answer {
-        let (healthy, total) = (view.snapshot.healthy().count(), view.snapshot.workers().count());
-        let reason = match () {
-            () if self.is_stopping() => Some("draining"),
-            () if healthy == 0 => Some("no healthy workers"),
-            () => None,
+        let snapshot = &view.snapshot;
+        let (healthy, total) = (snapshot.available().count(), snapshot.workers().count());
+        let serves = healthy > 0 || snapshot.healthy().any(|worker| !worker.is_left_alone());
+        let (status, reason) = match () {
+            () if self.is_stopping() => (StatusCode::SERVICE_UNAVAILABLE, Some("draining")),
+            () if !serves => (StatusCode::SERVICE_UNAVAILABLE, Some("no healthy workers")),
+            () if healthy == 0 => (StatusCode::OK, Some("panic: no worker passes its health checks")),
+            () => (StatusCode::OK, None),
         };
-        match reason {
-            None => {
-                let ready = json!({"status": "ready", "healthy_workers": healthy, "total_workers": total});
-                Answer::json(StatusCode::OK, &ready)
-            }
-            Some(reason) => {
-                let not = "not ready";
-                let not = json!({"status": not, "reason": reason, "healthy_workers": healthy, "total_workers": total});
-                Answer::json(StatusCode::SERVICE_UNAVAILABLE, &not)
-            }
+        let said = if status == StatusCode::OK { "ready" } else { "not ready" };
+        let mut body = json!({"status": said, "healthy_workers": healthy, "total_workers": total});
+        if let Some(reason) = reason {
+            body["reason"] = reason.into();
         }
+        Answer::json(status, &body)
     }
 
     pub(super) async fn metrics(&self, exchange: &mut Exchange<'_>, request: &Request) -> Result<Answer, GatewayError> {

@@ -152,6 +152,9 @@ impl Attempts {
     fn failed(&mut self, exchange: &mut Exchange, lease: &mut Lease, error: &GatewayError) {
         let is_first = self.tried_in_vain(lease);
         lease.ended(if is_first { error.outcome() } else { Outcome::Unknown });
+        if matches!(error, GatewayError::Connect(_)) {
+            lease.worker.not_connected();
+        }
         if let Some(trace) = &mut exchange.record.trace {
             trace.attempt_failed(error.code());
         }

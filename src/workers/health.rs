@@ -11,17 +11,22 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use self::check::CheckError;
 use self::failures::Failures;
 use super::connector::Connector;
 use super::models::Lessons;
 use super::{Health, Worker};
 use crate::config::{Config, Workers};
 
-/// The first pauses between checks of a worker that has never answered.
-const JOIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two checks while it matters most: of a worker that has never answered, of one that has just gone out, and
+/// while a change of its health is being confirmed.
+const QUICK: Duration = Duration::from_secs(1);
+/// The least time between a check and one that requests ask for.
+const RECHECK_GAP: Duration = Duration::from_millis(250);
 
 /// Checks one worker for ever, with the settings that are in force, and at once when `renewed` says that they are
-/// others; calls `changed` after its health did. While the settings want no checks, it waits for others.
+/// others or a request could not reach the worker; calls `changed` after its health did. While the settings want no
+/// checks, it waits for others.
 pub async fn watch(
     worker: Arc<Worker>,
     settings: impl Fn() -> (Arc<Config>, Arc<Connector>),
@@ -29,7 +34,7 @@ pub async fn watch(
     changed: impl Fn(),
 ) {
     let (mut streak, mut failures) = (Streak::default(), Failures::default());
-    let (mut startup, mut lessons) = (Startup::default(), Lessons::default());
+    let (mut pauses, mut lessons) = (Pauses::default(), Lessons::default());
     loop {
         let (config, connector) = settings();
         let config = &config.workers;
@@ -37,21 +42,28 @@ pub async fn watch(
             if config.disable_health_check {
                 return pending().await;
             }
-            let why = check::check(&connector, &worker, config).await.err().map(|error| error.told());
+            let is_asked = worker.recheck.take();
+            let checked = check::check(&connector, &worker, config).await;
+            let result = CheckResult::of(&checked, is_asked);
+            let why = checked.err().map(|error| error.told());
             failures.note(&worker, why.as_deref(), Instant::now());
             // Before it joins: its first request must be one for its models.
             let lists_others = why.is_none() && lessons.learn(&connector, &worker).await;
             if why.is_some() {
                 lessons.forget();
             }
-            if streak.judge(&worker, why.as_deref(), config) || lists_others {
+            if streak.judge(&worker, result, why.as_deref(), config) || lists_others {
                 changed();
             }
-            let pause = match worker.health() {
-                Health::Pending => startup.pause(&worker, config),
-                Health::Healthy | Health::Unhealthy => config.health_check_interval_secs,
+            let earliest = tokio::time::Instant::now() + RECHECK_GAP;
+            let asked = async {
+                worker.recheck.asked().await;
+                tokio::time::sleep_until(earliest).await;
             };
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pauses.after(&streak, &worker, config)) => {}
+                () = asked => {}
+            }
         };
         tokio::select! {
             biased;
@@ -61,22 +73,67 @@ pub async fn watch(
     }
 }
 
-/// The wait for a worker that has never answered: it may be loading its model.
+/// What a check shows of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CheckResult {
+    Passed,
+    /// It takes connections, but the answer is bad or late.
+    Failed,
+    /// It takes no connection.
+    Unreachable,
+    /// It refuses connections, and a request has found the same: there is nothing left to confirm.
+    Gone,
+}
+
+impl CheckResult {
+    /// `is_asked` says that a request could not reach the worker either.
+    fn of(checked: &Result<(), CheckError>, is_asked: bool) -> Self {
+        match checked {
+            Ok(()) => Self::Passed,
+            Err(error) if is_asked && error.is_refused() => Self::Gone,
+            Err(error) if error.is_unreachable() => Self::Unreachable,
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
+/// The time between two checks.
 #[derive(Default)]
-struct Startup {
+struct Pauses {
+    /// Since the worker was added, until it has answered; then since it went out.
     waited: Duration,
+    has_answered: bool,
     is_late: bool,
 }
 
-impl Startup {
-    /// The pause to the next check: a second at first, more and more later.
-    fn pause(&mut self, worker: &Worker, config: &Workers) -> Duration {
-        let longest = config.worker_startup_check_interval;
-        let pause = (self.waited / 8).max(JOIN_INTERVAL).min(longest).min(config.health_check_interval_secs);
-        self.waited += pause;
-        if self.waited >= config.worker_startup_timeout_secs && !std::mem::replace(&mut self.is_late, true) {
+impl Pauses {
+    fn after(&mut self, streak: &Streak, worker: &Worker, config: &Workers) -> Duration {
+        let interval = config.health_check_interval_secs;
+        match worker.health() {
+            Health::Pending => self.startup(worker, config),
+            Health::Healthy => {
+                (self.has_answered, self.waited) = (true, Duration::ZERO);
+                if streak.failed > 0 { QUICK.min(interval) } else { interval }
+            }
+            Health::Failing | Health::Unreachable if streak.passed > 0 => QUICK.min(interval),
+            Health::Failing | Health::Unreachable => self.longer(interval),
+        }
+    }
+
+    /// The wait for a worker that has never answered: it may be loading its model.
+    fn startup(&mut self, worker: &Worker, config: &Workers) -> Duration {
+        let pause = self.longer(config.worker_startup_check_interval.min(config.health_check_interval_secs));
+        let is_late = !self.has_answered && self.waited >= config.worker_startup_timeout_secs;
+        if is_late && !std::mem::replace(&mut self.is_late, true) {
             tracing::error!(worker = %worker.label, "the worker has not answered since it was added");
         }
+        pause
+    }
+
+    /// A second at first, more and more later.
+    fn longer(&mut self, longest: Duration) -> Duration {
+        let pause = (self.waited / 8).max(QUICK).min(longest);
+        self.waited += pause;
         pause
     }
 }
@@ -91,19 +148,21 @@ struct Streak {
 impl Streak {
     /// What a check says of the worker's health, with why it was not passed, and whether that is something else than
     /// before.
-    fn judge(&mut self, worker: &Worker, why: Option<&str>, config: &Workers) -> bool {
-        let passed = why.is_none();
-        if passed {
+    fn judge(&mut self, worker: &Worker, result: CheckResult, why: Option<&str>, config: &Workers) -> bool {
+        if result == CheckResult::Passed {
             worker.check_passed();
         }
-        let next = self.after(worker.health(), passed, config);
-        if next == worker.health() {
+        let before = worker.health();
+        let next = self.after(before, result, config);
+        if next == before {
             return false;
         }
         worker.set_health(next);
         match next {
             Health::Healthy => info!(worker = %worker.label, "the worker is healthy"),
-            Health::Pending | Health::Unhealthy => {
+            // Out it was already.
+            _ if before.is_out() => {}
+            _ => {
                 let error = why.unwrap_or_default();
                 warn!(worker = %worker.label, %error, "the worker is unhealthy");
             }
@@ -111,12 +170,21 @@ impl Streak {
         true
     }
 
-    fn after(&mut self, health: Health, passed: bool, config: &Workers) -> Health {
-        (self.passed, self.failed) = if passed { (self.passed + 1, 0) } else { (0, self.failed + 1) };
+    fn after(&mut self, health: Health, result: CheckResult, config: &Workers) -> Health {
+        let out = match result {
+            CheckResult::Passed => {
+                (self.passed, self.failed) = (self.passed + 1, 0);
+                let is_back = health.is_out() && self.passed >= config.health_success_threshold;
+                return if is_back || health == Health::Pending { Health::Healthy } else { health };
+            }
+            CheckResult::Failed => Health::Failing,
+            CheckResult::Unreachable | CheckResult::Gone => Health::Unreachable,
+        };
+        (self.passed, self.failed) = (0, self.failed + 1);
+        let is_enough = result == CheckResult::Gone || self.failed >= config.health_failure_threshold;
         match health {
-            Health::Pending if passed => Health::Healthy,
-            Health::Unhealthy if self.passed >= config.health_success_threshold => Health::Healthy,
-            Health::Healthy if self.failed >= config.health_failure_threshold => Health::Unhealthy,
+            Health::Healthy if is_enough => out,
+            Health::Failing | Health::Unreachable => out,
             unchanged => unchanged,
         }
     }
@@ -126,17 +194,50 @@ impl Streak {
 mod tests {
     use super::*;
 
+    use CheckResult::{Failed, Gone, Passed, Unreachable};
+
+    /// The initial of each health after a check with these results.
+    fn course(results: &[CheckResult]) -> String {
+        let config = Config::of(&[]).workers;
+        let (mut streak, mut health) = (Streak::default(), Health::Pending);
+        let mut seen = String::new();
+        for result in results {
+            health = streak.after(health, *result, &config);
+            seen += &format!("{health:?}")[..1];
+        }
+        seen
+    }
+
     #[test]
     fn it_joins_at_once_leaves_after_three_and_returns_after_two() {
-        let config = Config::of(&[]).workers;
-        let mut streak = Streak::default();
-        let mut health = Health::Pending;
-        let mut seen = Vec::new();
-        for passed in [false, true, false, false, true, false, false, false, true, true] {
-            health = streak.after(health, passed, &config);
-            seen.push(health);
-        }
-        use Health::{Healthy as H, Pending as P, Unhealthy as U};
-        assert_eq!(seen, [P, H, H, H, H, H, H, U, U, H]);
+        let course = course(&[Failed, Passed, Failed, Failed, Passed, Failed, Failed, Failed, Passed, Passed]);
+        assert_eq!(course, "PHHHHHHFFH");
+    }
+
+    #[test]
+    fn one_that_requests_and_a_check_find_gone_is_out_at_once_and_any_other_is_not() {
+        assert_eq!(course(&[Gone, Passed, Gone, Passed, Passed, Unreachable, Unreachable, Unreachable]), "PHUUHHHU");
+    }
+
+    #[test]
+    fn whether_it_takes_connections_is_noted_while_it_is_out() {
+        assert_eq!(course(&[Passed, Failed, Failed, Failed, Unreachable, Failed, Passed, Passed]), "HHHFUFFH");
+    }
+
+    #[test]
+    fn checks_come_quickly_until_it_is_known_what_has_become_of_the_worker() {
+        let config = Config::of(&[]);
+        let worker = Worker::new("http://w:1".parse().expect("a URL"), Health::Pending, &config);
+        let (mut streak, mut pauses, config) = (Streak::default(), Pauses::default(), config.workers);
+        let mut pause = |result| {
+            worker.set_health(streak.after(worker.health(), result, &config));
+            pauses.after(&streak, &worker, &config).as_secs()
+        };
+        assert_eq!([pause(Passed), pause(Passed)], [60, 60]);
+        assert_eq!([Failed, Failed, Unreachable].map(&mut pause), [1, 1, 1]);
+        let while_out: Vec<_> = (0..60).map(|_| pause(Unreachable)).collect();
+        assert_eq!((while_out[0], while_out[10]), (1, 1));
+        assert!(while_out.is_sorted() && while_out[59] == 60, "{while_out:?}");
+        assert_eq!([Passed, Passed].map(&mut pause), [1, 60]);
     }
 }

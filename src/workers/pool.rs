@@ -22,6 +22,11 @@ impl Serves {
         self.model.is_none()
     }
 
+    /// The name of the model for metrics and logs, `*` for all.
+    pub fn label(&self) -> &str {
+        self.model.as_deref().unwrap_or("*")
+    }
+
     pub fn model(&self, model: &str) -> bool {
         self.model.as_deref() == Some(model) || self.aliases.iter().any(|alias| alias == model)
     }
@@ -32,8 +37,9 @@ pub struct Pool {
     pub serves: Serves,
     /// All of them, as configured.
     pub all: Vec<Arc<Worker>>,
-    /// Positions in `all` of those that are healthy.
+    /// Positions in `all` of those that are healthy; if none is, of those that take connections.
     healthy: Vec<usize>,
+    is_in_panic: bool,
     balancer: Balancer,
     /// Time in which a worker that comes back gets its full share.
     slow_start: Duration,
@@ -42,19 +48,33 @@ pub struct Pool {
 impl Pool {
     /// The pool as the workers' health is now. `balancer` is that of the pool before it, or a new one.
     pub fn new(serves: Serves, all: Vec<Arc<Worker>>, balancer: &Balancer, slow_start: Duration) -> Self {
-        let healthy = (0..all.len()).filter(|at| all[*at].health() == Health::Healthy).collect();
+        let with = |health| (0..all.len()).filter(|at| all[*at].health() == health).collect::<Vec<_>>();
+        let mut healthy = with(Health::Healthy);
+        let mut is_in_panic = false;
+        if healthy.is_empty() {
+            healthy = with(Health::Failing);
+            is_in_panic = !healthy.is_empty();
+        }
         let keys: Vec<_> = all.iter().map(|worker| worker.key).collect();
-        Self { serves, all, healthy, balancer: balancer.over(&keys), slow_start }
+        Self { serves, all, healthy, is_in_panic, balancer: balancer.over(&keys), slow_start }
     }
 
     pub fn balancer(&self) -> &Balancer {
         &self.balancer
     }
 
+    /// No worker passes its checks, and those that take connections are used all the same: checks that fail
+    /// everywhere say more about the checks, or the load, than about the workers.
+    pub fn is_in_panic(&self) -> bool {
+        self.is_in_panic
+    }
+
+    /// Workers that are used: the healthy ones, or in panic those that take connections.
     pub fn healthy_count(&self) -> usize {
         self.healthy.len()
     }
 
+    /// The same workers.
     pub fn healthy(&self) -> impl Iterator<Item = &Arc<Worker>> {
         self.healthy.iter().map(|at| &self.all[*at])
     }
@@ -81,12 +101,26 @@ impl Pool {
         self.pick_carefully(ask, avoid, now)
     }
 
+    /// The same, and none of those in `avoid` in any case.
+    pub fn pick_another(&self, ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
+        let mut others = self.admitting(now);
+        others.retain(|at| !avoid.contains(at));
+        self.pick_among(ask, others, now)
+    }
+
     /// The same by looking at each: seldom needed.
     fn pick_carefully(&self, ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
-        let admitting = |at: &usize| self.all[*at].breaker.could_admit(now);
-        let admitting: Vec<_> = self.healthy.iter().copied().filter(admitting).collect();
+        let admitting = self.admitting(now);
         let others: Vec<_> = admitting.iter().copied().filter(|at| !avoid.contains(at)).collect();
-        let mut candidates = if others.is_empty() { admitting } else { others };
+        self.pick_among(ask, if others.is_empty() { admitting } else { others }, now)
+    }
+
+    /// Positions of those that are used and not left alone.
+    fn admitting(&self, now: Instant) -> Vec<usize> {
+        self.healthy.iter().copied().filter(|at| self.all[*at].breaker.could_admit(now)).collect()
+    }
+
+    fn pick_among(&self, ask: &Ask, mut candidates: Vec<usize>, now: Instant) -> Option<Lease> {
         while let Some(at) = self.choose(ask, &candidates) {
             let passed_over = candidates.len() > 1 && self.is_cold(at, now);
             if !passed_over && let Some(lease) = Lease::take(&self.all[at], at, now) {
@@ -130,12 +164,30 @@ mod tests {
 
     #[test]
     fn only_healthy_workers_are_picked_and_the_lease_counts() {
-        let pool = pool(&[Health::Pending, Health::Healthy, Health::Unhealthy], Policy::LeastLoad);
+        let pool = pool(&[Health::Pending, Health::Healthy, Health::Failing], Policy::LeastLoad);
         let lease = pick(&pool, &[]).expect("one is healthy");
         assert_eq!((lease.position, pool.all[1].in_flight()), (1, 1));
         drop(lease);
         assert_eq!(pool.all[1].in_flight(), 0);
         assert!(pick(&pool, &[1]).is_some(), "there is no other");
+        assert!(pool.pick_another(&Ask::default(), &[1], Instant::now()).is_none());
+        assert!(pool.pick_another(&Ask::default(), &[0], Instant::now()).is_some());
+    }
+
+    #[test]
+    fn without_a_healthy_worker_those_that_take_connections_are_used() {
+        use Health::{Failing, Healthy, Pending, Unreachable};
+        for (healths, used, is_in_panic) in [
+            (&[Failing, Healthy, Unreachable][..], &[1][..], false),
+            (&[Failing, Pending, Unreachable, Failing], &[0, 3], true),
+            (&[Unreachable, Pending], &[], false),
+            (&[], &[], false),
+        ] {
+            let pool = pool(healths, Policy::RoundRobin);
+            assert_eq!((&pool.healthy[..], pool.is_in_panic()), (used, is_in_panic), "{healths:?}");
+            let picked = (0..8).filter_map(|_| pick(&pool, &[])).all(|lease| used.contains(&lease.position));
+            assert!(picked, "{healths:?}");
+        }
     }
 
     #[test]
@@ -153,7 +205,7 @@ mod tests {
     #[test]
     fn a_worker_that_comes_back_gets_a_small_share_at_first() {
         let pool = pool(&[Health::Healthy, Health::Healthy], Policy::RoundRobin);
-        pool.all[0].set_health(Health::Unhealthy);
+        pool.all[0].set_health(Health::Unreachable);
         pool.all[0].set_health(Health::Healthy);
         let first = (0..1000).filter(|_| pick(&pool, &[]).expect("one is healthy").position == 0).count();
         assert!((1..200).contains(&first), "{first}");

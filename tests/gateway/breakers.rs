@@ -71,8 +71,14 @@ fn failures_in_a_row_open_it_and_then_the_worker_is_left_alone() {
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         gateway.wait_for_log("every breaker is open");
         assert_eq!(worker.requests().len(), before, "{failure}");
-        assert_eq!(gateway.get("/workers").json()["workers"][0]["circuit_breaker"], "open");
-        assert_eq!(gateway.get("/readiness").status, 200, "it passes its health checks");
+        // It passes its health checks, and takes no requests all the same.
+        let shown = gateway.get("/workers").json();
+        let one = &shown["workers"][0];
+        assert_eq!((&one["circuit_breaker"], &one["is_healthy"]), (&"open".into(), &false.into()));
+        assert_eq!((&one["status"], &shown["stats"]["healthy_workers"]), (&"not_ready".into(), &0.into()));
+        assert_eq!(gateway.metrics().sum("smg_worker_health", &[]), 0.0);
+        let readiness = gateway.get("/readiness");
+        assert_eq!((readiness.status, &readiness.json()["healthy_workers"]), (503, &0.into()));
     }
 }
 
@@ -142,7 +148,7 @@ fn reserved(last: u8) -> SocketAddr {
 
 // A passed check is evidence of a process that answers: enough for one that could not be reached, not for one that fails.
 #[test]
-fn a_passed_health_check_ends_the_rest_of_a_worker_that_was_not_reachable_only() {
+fn passed_health_checks_bring_back_a_worker_that_was_not_reachable_only() {
     let address = reserved(1);
     let (mut gone, (failing, mood)) = (Worker::echo_on(address), moody());
     mood.set(500);
@@ -151,7 +157,8 @@ fn a_passed_health_check_ends_the_rest_of_a_worker_that_was_not_reachable_only()
     eventually(LIMIT, || gateway.get("/readiness").json()["healthy_workers"] == 2);
     gone.stop();
     (0..6).for_each(|_| drop(gateway.request("POST", "/", &[], b"x")));
-    assert_eq!((state(&gateway, &gone), state(&gateway, &failing)), (OPEN, OPEN));
+    eventually(LIMIT, || gateway.get("/readiness").json()["healthy_workers"] == 0);
+    assert_eq!(state(&gateway, &failing), OPEN);
     holds_for(Duration::from_millis(600), || gateway.get("/").status == 503);
     let back = Worker::echo_on(address);
     eventually(Duration::from_secs(2), || gateway.get("/").status == 200);
@@ -170,7 +177,7 @@ fn a_worker_that_comes_and_goes_costs_what_it_had_in_flight() {
     let gateway = builder.args(["--policy=round_robin", "--cb-failure-threshold=3"]).start_unready();
     eventually(LIMIT, || gateway.get("/readiness").json()["healthy_workers"] == 2);
     let (stop, failed, answered) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
-    let is_open = |gateway: &Gateway| gateway.metrics().sum("smg_worker_cb_state", &[]) == OPEN;
+    let is_out = |gateway: &Gateway| gateway.get("/readiness").json()["healthy_workers"] == 1;
     thread::scope(|scope| {
         for method in ["GET", "POST", "GET", "POST"] {
             let (gateway, stop, failed, answered) = (&gateway, &stop, &failed, &answered);
@@ -187,10 +194,10 @@ fn a_worker_that_comes_and_goes_costs_what_it_had_in_flight() {
         }
         for _ in 0..4 {
             flapping.stop();
-            eventually(LIMIT, || is_open(&gateway));
+            eventually(LIMIT, || is_out(&gateway));
             thread::sleep(Duration::from_millis(150));
             flapping = Worker::echo_on(address);
-            // The probe's interval and a second.
+            // Two checks and a second.
             eventually(Duration::from_millis(1100), || !flapping.requests().is_empty());
         }
         stop.store(true, SeqCst);

@@ -23,6 +23,7 @@ mod agent_stop;
 mod agent_v1;
 mod agent_v2;
 mod api_key;
+mod availability;
 mod bad_responses;
 mod balancing;
 mod breakers;

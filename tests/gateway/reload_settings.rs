@@ -28,7 +28,7 @@ fn health_checks_begin_end_and_come_as_often_as_the_file_says() {
     let gateway = file.gateway().start();
     assert_eq!(gateway.get("/").status, 200);
     change(&gateway, &file, &worker, often, "workers");
-    eventually(LIMIT, || gateway.get("/").status == 503);
+    gateway.wait_for_workers(0);
     change(&gateway, &file, &worker, "disable_health_check: true", "workers");
     assert_eq!(gateway.get("/").status, 200, "at once");
     worker.set_health(200);
@@ -36,9 +36,9 @@ fn health_checks_begin_end_and_come_as_often_as_the_file_says() {
     gateway.wait_for_workers(1);
     worker.set_health(503);
     change(&gateway, &file, &worker, often, "workers");
-    eventually(LIMIT, || gateway.get("/").status == 503);
+    gateway.wait_for_workers(0);
     worker.set_health(200);
-    eventually(LIMIT, || gateway.get("/").status == 200);
+    gateway.wait_for_workers(1);
 }
 
 #[test]

@@ -238,9 +238,9 @@ fn health_checks_are_requests_of_http_2() {
     let flags = ["--health-check-interval-secs=0.2", "--health-failure-threshold=1", "--health-success-threshold=1"];
     let gateway = Gateway::builder().worker_url(worker.url()).args(NO_KEY).args(flags).start();
     worker.set_health(503);
-    eventually(Duration::from_secs(5), || gateway.get("/readiness").status == 503);
+    gateway.wait_for_workers(0);
     worker.set_health(200);
-    eventually(Duration::from_secs(5), || gateway.get("/readiness").status == 200);
+    gateway.wait_for_workers(1);
     assert_eq!(gateway.get("/x").text(), "/x");
     eventually(Duration::from_secs(5), || worker.open_connections() <= 2);
     assert!(worker.broken().is_empty(), "{:?}", worker.broken());

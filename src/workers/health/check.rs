@@ -1,6 +1,7 @@
 //! One health check of a worker, and why it was not passed.
 
 use std::error::Error;
+use std::time::Duration;
 
 use http::{Method, Request};
 
@@ -8,9 +9,13 @@ use crate::config::Workers;
 use crate::telemetry::Untrusted;
 use crate::workers::Worker;
 use crate::workers::client::{self, FetchError};
-use crate::workers::connector::Connector;
+use crate::workers::connector::{ConnectError, Connector};
+use crate::workers::dial::{DialError, dial};
 use crate::workers::http2;
 use crate::workers::link::LinkError;
+
+/// What a worker that was late gets to take a connection.
+const LAST_TRY: Duration = Duration::from_secs(1);
 
 /// Why a check was not passed.
 #[derive(Debug, thiserror::Error)]
@@ -19,11 +24,29 @@ pub enum CheckError {
     Status(u16),
     #[error("no answer in time")]
     Timeout,
+    #[error("no connection in time")]
+    NoConnection,
     #[error(transparent)]
     Fetch(#[from] FetchError),
 }
 
 impl CheckError {
+    /// The worker took no connection, as far as could be found out.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::NoConnection => true,
+            // It takes connections, and is slow in what follows.
+            Self::Fetch(FetchError::Connect(ConnectError::TlsTimeout)) => false,
+            Self::Fetch(FetchError::Connect(_)) => true,
+            Self::Status(_) | Self::Timeout | Self::Fetch(_) => false,
+        }
+    }
+
+    /// The worker's system, or one on the way, says that nobody is there. Silence is not as clear.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Fetch(FetchError::Connect(ConnectError::Dial(DialError::Io(_)))))
+    }
+
     /// It with what caused it, in one line of bounded length: some of it is what the worker says.
     pub fn told(&self) -> String {
         let mut text = self.to_string();
@@ -45,11 +68,19 @@ impl CheckError {
 pub async fn check(connector: &Connector, worker: &Worker, config: &Workers) -> Result<(), CheckError> {
     let asked = ask(connector, worker, &config.health_check_endpoint);
     match tokio::time::timeout(config.health_check_timeout_secs, asked).await {
-        Err(_) => Err(CheckError::Timeout),
+        Err(_) => Err(late(worker).await),
         Ok(Ok(status @ 500..)) => Err(CheckError::Status(status)),
         Ok(Ok(_)) => Ok(()),
         Ok(Err(FetchError::Send(LinkError::Http2(error)))) if http2::is_reset(&error) => Ok(()),
         Ok(Err(error)) => Err(error.into()),
+    }
+}
+
+/// Which part of a check took too long: its time may have been over before that for a connection.
+async fn late(worker: &Worker) -> CheckError {
+    match dial(&worker.addresses, LAST_TRY).await {
+        Ok(_) => CheckError::Timeout,
+        Err(_) => CheckError::NoConnection,
     }
 }
 
@@ -65,7 +96,25 @@ mod tests {
 
     use super::*;
     use crate::http1::MessageError;
-    use crate::workers::dial::DialError;
+
+    #[test]
+    fn whether_a_worker_takes_connections_is_told_from_how_its_check_failed() {
+        let dialled = |error| CheckError::from(FetchError::Connect(ConnectError::Dial(error)));
+        let refused = dialled(DialError::Io(io::ErrorKind::ConnectionRefused.into()));
+        let slow = CheckError::from(FetchError::Connect(ConnectError::TlsTimeout));
+        let closed = CheckError::from(FetchError::Send(LinkError::Message(MessageError::Incomplete)));
+        for (error, expected) in [
+            (refused, (true, true)),
+            (dialled(DialError::Timeout), (true, false)),
+            (CheckError::NoConnection, (true, false)),
+            (CheckError::Timeout, (false, false)),
+            (CheckError::Status(503), (false, false)),
+            (slow, (false, false)),
+            (closed, (false, false)),
+        ] {
+            assert_eq!((error.is_unreachable(), error.is_refused()), expected, "{error:?}");
+        }
+    }
 
     #[test]
     fn a_failure_is_told_once_with_its_cause_on_one_line() {
