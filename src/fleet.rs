@@ -3,6 +3,7 @@
 //! don't see.
 
 mod groups;
+mod replacement;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -45,6 +46,9 @@ pub struct Fleet {
 #[derive(Default)]
 struct State {
     members: Vec<Rc<Member>>,
+    /// Workers that the configuration names and the admin API has removed, with what the configuration says of each:
+    /// they stay away until it says something else.
+    removed: Vec<(WorkerUrl, About)>,
     /// What is learnt by the policy of each pool that there was.
     balancers: Vec<(Serves, Policy, Balancer)>,
     /// Changes with every change of the members and of their health. It begins anywhere, so that no other process has
@@ -57,7 +61,11 @@ pub struct Member {
     pub worker: Arc<Worker>,
     about: RefCell<About>,
     stage: Cell<Stage>,
-    origin: Origin,
+    origin: Cell<Origin>,
+    /// When it was healthy for the first time.
+    ready_since: Cell<Option<Instant>>,
+    /// Since when it is to leave as soon as another can take its place.
+    retiring: Cell<Option<Instant>>,
     /// The tasks that follow it; they end with it.
     watch: RefCell<JoinSet<()>>,
 }
@@ -200,11 +208,19 @@ impl Fleet {
         }
         let is_same = |member: &&Rc<Member>| member.worker.url == url && member.stage() == Stage::Serving;
         if let Some(known) = self.members().iter().find(is_same) {
-            return Err(FleetError::Known(known.worker.id.clone()));
+            if known.retiring.take().is_none() {
+                return Err(FleetError::Known(known.worker.id.clone()));
+            }
+            // The configuration gave it up: now it is the caller's.
+            known.origin.set(Origin::AdminApi);
+            known.about.replace(about);
+            self.publish();
+            return Ok(known.clone());
         }
         if self.state.borrow().members.len() >= MOST_WORKERS {
             return Err(FleetError::TooMany);
         }
+        self.state.borrow_mut().removed.retain(|(removed, _)| *removed != url);
         let member = self.join(&self.config(), url, about, Origin::AdminApi);
         self.publish();
         tracing::info!(worker = %member.worker.label, "the worker is added");
@@ -212,7 +228,7 @@ impl Fleet {
     }
 
     /// Says something else of a worker. What is known of it stays.
-    pub fn change(&self, id: &str, about: About) -> Result<Rc<Member>, FleetError> {
+    pub fn change(self: &Rc<Self>, id: &str, about: About) -> Result<Rc<Member>, FleetError> {
         let member = self.serving(id)?;
         member.about.replace(about);
         self.publish();
@@ -220,10 +236,14 @@ impl Fleet {
     }
 
     /// Gives a worker nothing new, and lets go of it when it has finished what it has, or after the time that a
-    /// shutdown has for that.
+    /// shutdown has for that. If the configuration names it, it does not come back before that says something else of it.
     pub fn remove(self: &Rc<Self>, id: &str) -> Result<(), FleetError> {
         match self.serving(id) {
-            Ok(leaving) => self.leave(&leaving),
+            Ok(leaving) => {
+                let named = configured(&self.config()).into_iter().find(|(url, _)| *url == leaving.worker.url);
+                self.state.borrow_mut().removed.extend(named);
+                self.leave(&leaving);
+            }
             Err(FleetError::Draining) => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -254,30 +274,41 @@ impl Fleet {
         if member.stage() == Stage::Serving { Ok(member) } else { Err(FleetError::Draining) }
     }
 
-    /// Takes over the workers that a new configuration names: those that it no longer names leave, new ones join, and
-    /// what the admin API has added stays. Nothing of it is seen before [`Fleet::publish`].
+    /// Takes over the workers that a new configuration names: new ones join, those that it no longer names leave when
+    /// others can take their place, and what the admin API has added or removed stays so. Nothing of it is seen before
+    /// [`Fleet::publish`].
     ///
     /// All stand where a restart would put them, because clients (`X-SMG-Target-Worker`) and `passthrough` go by the
     /// position.
     pub fn adopt(self: &Rc<Self>, config: &Config) {
         let mut named = configured(config);
         let order: Vec<_> = named.iter().map(|(url, _)| url.clone()).collect();
+        let mut removed = std::mem::take(&mut self.state.borrow_mut().removed);
+        removed.retain(|entry| named.contains(entry));
+        named.retain(|entry| !removed.contains(entry));
+        self.state.borrow_mut().removed = removed;
         for member in self.members().iter().filter(|member| member.stage() == Stage::Serving) {
             match named.iter().position(|(url, _)| *url == member.worker.url) {
                 Some(at) => {
                     let (_, about) = named.remove(at);
-                    if member.origin == Origin::Configuration {
+                    member.retiring.set(None);
+                    if member.origin.get() == Origin::Configuration {
                         member.about.replace(about);
                     }
                 }
-                None if member.origin == Origin::Configuration => self.leave(member),
+                None if member.origin.get() == Origin::Configuration => {
+                    self.retire(member, config.workers.worker_startup_timeout_secs);
+                }
                 None => {}
             }
         }
         for (url, about) in named {
             self.join(config, url, about, Origin::Configuration);
         }
-        let place = |member: &Rc<Member>| order.iter().position(|url| *url == member.worker.url).unwrap_or(order.len());
+        let place = |member: &Rc<Member>| {
+            let named = order.iter().position(|url| *url == member.worker.url);
+            named.unwrap_or(order.len() + usize::from(member.retiring.get().is_some()))
+        };
         self.state.borrow_mut().members.sort_by_cached_key(place);
         for member in self.members() {
             member.worker.renew(&config.breakers);
@@ -321,7 +352,9 @@ impl Fleet {
             worker,
             about: RefCell::new(about),
             stage: Cell::new(Stage::Serving),
-            origin,
+            origin: Cell::new(origin),
+            ready_since: Cell::default(),
+            retiring: Cell::default(),
             watch: RefCell::new(watch),
         });
         self.state.borrow_mut().members.push(member.clone());
@@ -329,27 +362,48 @@ impl Fleet {
     }
 
     /// Publishes the pools as the members and their health are now.
-    pub fn publish(&self) {
+    pub fn publish(self: &Rc<Self>) {
         self.publish_with(|_| {});
     }
 
     /// The same together with another change.
-    pub fn publish_with(&self, change: impl FnOnce(&mut Snapshot)) {
+    pub fn publish_with(self: &Rc<Self>, change: impl FnOnce(&mut Snapshot)) {
         self.publisher.update(|next| {
             change(next);
-            next.pools = self.state.borrow_mut().pools(&next.config);
+            let replaced = self.state.borrow().replaced(&next.config);
+            replaced.iter().for_each(|member| self.leave(member));
+            let pools = self.state.borrow_mut().pools(&next.config);
+            note_panic(&next.pools, &pools);
+            next.pools = pools;
         });
     }
 }
 
+/// Says which pools have no healthy worker any more and use those that take connections, and which have one again.
+fn note_panic(before: &[Arc<Pool>], now: &[Arc<Pool>]) {
+    let was_in_panic = |pool: &Pool| before.iter().any(|old| old.serves == pool.serves && old.is_in_panic());
+    for pool in now.iter().filter(|pool| pool.is_in_panic() != was_in_panic(pool)) {
+        let model = pool.serves.label();
+        match pool.is_in_panic() {
+            true => tracing::warn!(model, "no worker passes its checks: those that take connections are used"),
+            false => tracing::info!(model, "only workers that pass their checks are used again"),
+        }
+    }
+}
+
 impl State {
+    fn candidates(&self) -> Vec<Candidate> {
+        let serving = self.members.iter().filter(|member| member.stage() == Stage::Serving);
+        let candidate = |member: &Rc<Member>| Candidate {
+            worker: member.worker.clone(),
+            models: member.about.borrow().models.clone(),
+        };
+        serving.map(candidate).collect()
+    }
+
     fn pools(&mut self, config: &Config) -> Vec<Arc<Pool>> {
         self.version = self.version.wrapping_add(1);
-        let serving = self.members.iter().filter(|member| member.stage() == Stage::Serving);
-        let candidates = serving
-            .map(|member| Candidate { worker: member.worker.clone(), models: member.about.borrow().models.clone() });
-        let candidates: Vec<_> = candidates.collect();
-        let groups = groups(&config.sections.pools, config.workers.policy, &candidates);
+        let groups = groups(&config.sections.pools, config.workers.policy, &self.candidates());
         let slow_start = config.workers.slow_start_secs;
         let pools: Vec<_> = groups.into_iter().map(|group| self.pool(group, slow_start)).collect();
         // What was learnt of models that nobody serves any more is forgotten.

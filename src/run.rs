@@ -115,7 +115,8 @@ async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
     match app.reload(config).await {
         Ok(Reloaded { changed, needs_restart }) => {
             app.reloads().taken.add(1);
-            tracing::info!(changed = changed.join(","), "the configuration is reloaded");
+            let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(",") };
+            tracing::info!(changed, "the configuration is reloaded");
             if !needs_restart.is_empty() {
                 tracing::warn!(settings = needs_restart.join(","), "these settings change with a restart only");
             }

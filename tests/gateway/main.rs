@@ -98,6 +98,7 @@ mod reload;
 mod reload_connections;
 mod reload_modules;
 mod reload_settings;
+mod reload_workers;
 mod request_framing;
 mod request_head;
 mod request_id;
