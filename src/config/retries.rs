@@ -24,7 +24,7 @@ pub struct Retries {
     /// Share by which a pause may be longer or shorter
     #[arg(long, env = "SMG_RETRY_JITTER_FACTOR", default_value = "0.2", value_name = "SHARE", value_parser = share)]
     pub retry_jitter_factor: f64,
-    /// Also send requests again that a worker may have carried out, whatever their method
+    /// Also send requests again that a worker may have carried out, whatever their method, and after 500 to another worker
     #[arg(long, env = "SMG_RETRY_NON_IDEMPOTENT")]
     pub retry_non_idempotent: bool,
     /// Send no request twice

@@ -21,6 +21,7 @@ use crate::modules::{RequestHead, ResponseHead};
 use crate::trace::Target;
 use crate::workers::answer::AnswerBody;
 use crate::workers::breaker::{Outcome, verdict_of_status};
+use crate::workers::policy::Ask;
 use crate::workers::retry::{self, Failure, Repeat, may_resend};
 use crate::workers::{Lease, Pool};
 
@@ -47,7 +48,7 @@ pub async fn send(
     let mut attempts = Attempts::new(exchange, pool);
     let nobody = if pool.healthy_count() == 0 { GatewayError::NoWorker } else { GatewayError::AllLeftAlone };
     let mut last = Err(nobody);
-    while let Some(mut lease) = pool.pick(&destination.ask, &attempts.tried, now) {
+    while let Some(mut lease) = attempts.pick(pool, &destination.ask, now) {
         attempts.begin(exchange, head, &lease, &last);
         if let Ok(Received { begun: (_, body), .. }) = std::mem::replace(&mut last, Err(GatewayError::NoWorker)) {
             body.pass_over();
@@ -59,7 +60,7 @@ pub async fn send(
             Ok(mut begun) => {
                 let status = begun.0.status;
                 attempts.answered(exchange, &mut lease, status);
-                if !retry::may_be_retried(status) {
+                if !retry::may_be_retried(status, attempts.repeat) {
                     resend.forget();
                     return Ok(Received { begun, lease }.into_answer(exchange));
                 }
@@ -107,12 +108,25 @@ struct Attempts {
     tried: Vec<usize>,
     /// Workers that could be.
     workers: usize,
+    /// Which requests may reach workers twice.
+    repeat: Repeat,
+    /// The next one must not be at a worker that was tried.
+    needs_another: bool,
 }
 
 impl Attempts {
     fn new(exchange: &Exchange, pool: &Pool) -> Self {
         exchange.gateway.retries.request(exchange.record.start());
-        Self { made: 0, most: exchange.most_attempts(), tried: Vec::new(), workers: pool.healthy_count() }
+        let repeat = if exchange.config().retries.retry_non_idempotent { Repeat::Any } else { Repeat::Safe };
+        let (most, workers) = (exchange.most_attempts(), pool.healthy_count());
+        Self { made: 0, most, tried: Vec::new(), workers, repeat, needs_another: false }
+    }
+
+    fn pick(&self, pool: &Pool, ask: &Ask, now: Instant) -> Option<Lease> {
+        match self.needs_another {
+            false => pool.pick(ask, &self.tried, now),
+            true => pool.pick_another(ask, &self.tried, now),
+        }
     }
 
     /// `last` is why there is another.
@@ -138,7 +152,7 @@ impl Attempts {
 
     fn answered(&mut self, exchange: &mut Exchange, lease: &mut Lease, status: StatusCode) {
         let verdict = verdict_of_status(status);
-        if retry::may_be_retried(status) {
+        if retry::may_be_retried(status, self.repeat) {
             let is_first = self.tried_in_vain(lease);
             lease.begun(if is_first { verdict } else { Outcome::Unknown });
         } else {
@@ -177,22 +191,25 @@ impl Attempts {
     /// The pause before another attempt; `None` if there is to be none. Another worker is tried at once if this one
     /// could not be reached. A worker that wants to be left alone for longer is what its client should hear.
     fn pause(
-        &self,
+        &mut self,
         exchange: &Exchange<'_>,
         head: &RequestHead,
         failure: Failure,
         asked: Option<Duration>,
     ) -> Option<Duration> {
         let config = &exchange.config().retries;
-        let repeat = if config.retry_non_idempotent { Repeat::Any } else { Repeat::Safe };
         if exchange.has_begun.get()
             || self.made >= self.most
-            || !may_resend(failure, &head.method, repeat)
+            || !may_resend(failure, &head.method, self.repeat)
             || exchange.deadline.is_expired()
         {
             return None;
         }
         let is_fresh = self.is_fresh();
+        self.needs_another |= retry::needs_another(failure);
+        if self.needs_another && !is_fresh {
+            return None;
+        }
         if is_fresh && failure == Failure::Unsent {
             return Some(Duration::ZERO);
         }

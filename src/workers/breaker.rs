@@ -65,12 +65,12 @@ pub enum Outcome {
     Unknown,
 }
 
-/// What an answer's status says of the worker: 408, 500, 502, 503 and 504 are failures, 429 is a matter of
+/// What an answer's status says of the worker: 408, 500, 502, 503 and 504 are failures, 429 and 529 are a matter of
 /// capacity, and any other answer is one of a worker that works.
 pub fn verdict_of_status(status: StatusCode) -> Outcome {
     match status.as_u16() {
         408 | 500 | 502 | 503 | 504 => Outcome::Failed,
-        429 => Outcome::Unknown,
+        429 | 529 => Outcome::Unknown,
         _ => Outcome::Succeeded,
     }
 }

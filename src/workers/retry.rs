@@ -81,8 +81,12 @@ pub enum Repeat {
 }
 
 /// Whether any request is sent again after an answer with this status.
-pub fn may_be_retried(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 502..=504)
+pub fn may_be_retried(status: StatusCode, repeat: Repeat) -> bool {
+    match status.as_u16() {
+        408 | 429 | 502..=504 | 529 => true,
+        500 => repeat == Repeat::Any,
+        _ => false,
+    }
 }
 
 /// Whether a request may be sent again after this failure. That it still can be, is for others to know: its body
@@ -92,13 +96,19 @@ pub fn may_resend(failure: Failure, method: &Method, repeat: Repeat) -> bool {
         return failure == Failure::Unsent || repeats(method, repeat);
     };
     match status.as_u16() {
-        // "I did not do it."
-        429 | 503 => true,
+        // "I did not do it." 529 is what inference services say when they are overloaded.
+        429 | 503 | 529 => true,
         // It may have been done, and only the answer got lost.
         408 | 502 | 504 => repeats(method, repeat),
-        // 500 is what the request itself leads to, as far as anybody knows.
+        // As far as anybody knows it is what the request leads to, or what is wrong with this one worker.
+        500 => repeat == Repeat::Any,
         _ => false,
     }
+}
+
+/// Whether a request must not go to the same worker again after this failure: there it would end as before.
+pub fn needs_another(failure: Failure) -> bool {
+    failure == Failure::Status(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn repeats(method: &Method, repeat: Repeat) -> bool {
@@ -166,9 +176,10 @@ mod tests {
         let status = |code| Status(StatusCode::from_u16(code).expect("a status"));
         let rows = [(Unsent, [true; 4]), (Broken, [true, false, false, true])]
             .into_iter()
-            .chain([429, 503].map(|code| (status(code), [true; 4])))
+            .chain([429, 503, 529].map(|code| (status(code), [true; 4])))
             .chain([408, 502, 504].map(|code| (status(code), [true, false, false, true])))
-            .chain([200, 400, 404, 500, 501, 505, 599].map(|code| (status(code), [false; 4])));
+            .chain([(status(500), [false, false, false, true])])
+            .chain([200, 400, 404, 501, 505, 599].map(|code| (status(code), [false; 4])));
         for (failure, expected) in rows {
             let cases = [
                 (Method::GET, Repeat::Safe),
@@ -177,6 +188,10 @@ mod tests {
                 (Method::POST, Repeat::Any),
             ];
             assert_eq!(cases.map(|(method, repeat)| may_resend(failure, &method, repeat)), expected, "{failure:?}");
+            if let Status(status) = failure {
+                let any = [Repeat::Safe, Repeat::Any].map(|repeat| may_be_retried(status, repeat));
+                assert_eq!(any, [expected[0], expected[3]], "{failure:?}");
+            }
         }
     }
 }

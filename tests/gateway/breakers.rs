@@ -86,7 +86,7 @@ fn failures_in_a_row_open_it_and_then_the_worker_is_left_alone() {
 fn a_worker_that_has_no_capacity_or_is_asked_for_nonsense_does_not_fail() {
     let (worker, mood) = moody();
     let gateway = strict(Gateway::builder().worker(&worker)).start();
-    for status in [429, 400, 404, 501, 505] {
+    for status in [429, 529, 400, 404, 501, 505] {
         mood.set(status);
         posts(&gateway, &[status; 10]);
         assert_eq!(state(&gateway, &worker), CLOSED, "{status}");

@@ -163,6 +163,7 @@ fn what_may_have_been_carried_out_is_sent_again_only_with_safe_methods_or_if_tol
     for (path, get, post, post_if_told) in [
         ("/429", 3, 3, 3),
         ("/503", 3, 3, 3),
+        ("/529", 3, 3, 3),
         ("/408", 3, 1, 3),
         ("/502", 3, 1, 3),
         ("/504", 3, 1, 3),
@@ -174,6 +175,26 @@ fn what_may_have_been_carried_out_is_sent_again_only_with_safe_methods_or_if_tol
         assert_eq!(sent, [get, post, post_if_told], "{path}");
         assert_eq!(times_sent(&["--disable-retries", any[0]], "GET", path), 1, "{path}");
     }
+}
+
+/// A POST whose first worker answers 500: what its client gets, and how often that worker had it.
+fn answers_500(others: &[&Worker], flags: &[&str]) -> (u16, usize) {
+    let worker = Worker::new(|_, conn| conn.answer(500, "mine"));
+    let builder = Gateway::builder().worker(&worker).workers(others.iter().copied());
+    let gateway = builder.args(["--disable-health-check", "--policy=passthrough"]).args(flags.iter().copied()).start();
+    let answer = gateway.request("POST", "/", &[], b"x");
+    (answer.status, worker.requests().len())
+}
+
+#[test]
+fn a_500_is_another_workers_turn_if_told_to_and_never_the_same_ones() {
+    let (good, bad) = (Worker::echo(), Worker::new(|_, conn| conn.answer(500, "")));
+    let told = ["--retry-non-idempotent", "--retry-initial-backoff-ms=1"];
+    assert_eq!(answers_500(&[&good], &told), (200, 1));
+    assert_eq!(answers_500(&[&good], &told[1..]), (500, 1));
+    assert_eq!(answers_500(&[], &told), (500, 1));
+    assert_eq!(answers_500(&[&bad], &told), (500, 1));
+    assert_eq!((good.requests().len(), bad.requests().len()), (1, 1));
 }
 
 #[test]
