@@ -3,7 +3,7 @@
 //! don't see.
 
 mod groups;
-mod replacement;
+mod leaving;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::{JoinSet, spawn_local};
+use tokio::task::JoinSet;
 
 use self::groups::{Candidate, Group, groups};
 use crate::config::{Config, Policy, WorkerUrl};
@@ -25,8 +25,6 @@ use crate::workers::policy::{Balancer, PolicySettings};
 use crate::workers::pool::{Pool, Serves};
 use crate::workers::{Health, Worker, health};
 
-/// Time between two looks whether a worker that leaves is done.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
 /// Time between two looks whether all workers have answered.
 const JOIN_LOOK: Duration = Duration::from_millis(5);
 /// Workers that the admin API may add.
@@ -251,24 +249,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// The worker gets nothing new, and is forgotten when it has finished.
-    fn leave(self: &Rc<Self>, leaving: &Rc<Member>) {
-        let leaving = leaving.clone();
-        leaving.stage.set(Stage::Draining);
-        leaving.watch.take();
-        tracing::info!(worker = %leaving.worker.label, "the worker is drained");
-        let (fleet, grace) = (self.clone(), self.config().listen.shutdown_grace_period_secs);
-        spawn_local(async move {
-            let start = Instant::now();
-            while leaving.worker.in_flight() > 0 && start.elapsed() < grace {
-                tokio::time::sleep(DRAIN_LOOK).await;
-            }
-            fleet.state.borrow_mut().members.retain(|member| !Rc::ptr_eq(member, &leaving));
-            fleet.publish();
-            tracing::info!(worker = %leaving.worker.label, "the worker is removed");
-        });
-    }
-
     fn serving(&self, id: &str) -> Result<Rc<Member>, FleetError> {
         let member = self.member(id).ok_or(FleetError::Unknown)?;
         if member.stage() == Stage::Serving { Ok(member) } else { Err(FleetError::Draining) }
@@ -373,21 +353,9 @@ impl Fleet {
             let replaced = self.state.borrow().replaced(&next.config);
             replaced.iter().for_each(|member| self.leave(member));
             let pools = self.state.borrow_mut().pools(&next.config);
-            note_panic(&next.pools, &pools);
+            pools.iter().for_each(|pool| pool.note_panic(&next.pools));
             next.pools = pools;
         });
-    }
-}
-
-/// Says which pools have no healthy worker any more and use those that take connections, and which have one again.
-fn note_panic(before: &[Arc<Pool>], now: &[Arc<Pool>]) {
-    let was_in_panic = |pool: &Pool| before.iter().any(|old| old.serves == pool.serves && old.is_in_panic());
-    for pool in now.iter().filter(|pool| pool.is_in_panic() != was_in_panic(pool)) {
-        let model = pool.serves.label();
-        match pool.is_in_panic() {
-            true => tracing::warn!(model, "no worker passes its checks: those that take connections are used"),
-            false => tracing::info!(model, "only workers that pass their checks are used again"),
-        }
     }
 }
 

@@ -69,6 +69,17 @@ impl Pool {
         self.is_in_panic
     }
 
+    /// Says if that has begun or ended since `before`, the pools that there were.
+    pub fn note_panic(&self, before: &[Arc<Pool>]) {
+        let was_in_panic = before.iter().any(|old| old.serves == self.serves && old.is_in_panic);
+        let model = self.serves.label();
+        match (was_in_panic, self.is_in_panic) {
+            (false, true) => tracing::warn!(model, "no worker passes its checks: those that take connections are used"),
+            (true, false) => tracing::info!(model, "only workers that pass their checks are used again"),
+            _ => {}
+        }
+    }
+
     /// Workers that are used: the healthy ones, or in panic those that take connections.
     pub fn healthy_count(&self) -> usize {
         self.healthy.len()

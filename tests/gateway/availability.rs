@@ -83,7 +83,7 @@ fn the_only_worker_is_used_while_its_checks_are_late() {
         _ => conn.answer(200, ""),
     });
     worker.set_health(0);
-    let flags = ["--health-check-interval-secs=0.1", "--health-check-timeout-secs=0.5"];
+    let flags = ["--health-check-interval-secs=0.1", "--health-check-timeout-secs=2"];
     let gateway = Gateway::builder().worker(&worker).args(flags).args(THRESHOLDS).start();
     assert_eq!(panics(&gateway), 0.0);
     busy.store(true, Ordering::SeqCst);

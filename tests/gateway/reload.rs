@@ -33,8 +33,7 @@ fn one_file_brings_keys_routes_and_workers_at_once() {
     for part in ["workers", "routes", "keys"] {
         assert!(said.contains(part), "{said}");
     }
-    let listed = || gateway.with_key("k-a", "GET", "/workers").json()["total"] == 1;
-    eventually(LIMIT, listed);
+    eventually(LIMIT, || gateway.get("/readiness").json()["total_workers"] == 1);
     let taken = old.requests().len();
     assert_eq!(seen(&gateway), (200, 413, 401));
     assert_eq!((old.requests().len(), new.requests().len()), (taken, 1), "the old worker gets nothing new");

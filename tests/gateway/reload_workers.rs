@@ -103,7 +103,7 @@ fn each_pool_waits_for_its_own() {
 #[test]
 fn a_worker_does_not_wait_for_ever_nor_for_nobody() {
     let (old, never) = (Worker::echo(), loading());
-    let short = "worker_startup_timeout_secs: 1\n";
+    let short = "worker_startup_timeout_secs: 3\n";
     let file = ConfigFile::new(format!("{}{short}", naming(&[&old, &never])));
     let gateway = file.gateway().start();
     file.rewrite(format!("{}{short}", naming(&[&never])));

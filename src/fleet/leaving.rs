@@ -1,7 +1,8 @@
-//! Workers that a configuration no longer names. They leave at once, unless others come in their place that have not
-//! answered yet: then they serve until one of those does, so that no request is left without a worker.
+//! Workers that leave. Those that a configuration no longer names do so at once, unless others come in their place
+//! that have not answered yet: then they serve until one of those does, so that no request is left without a worker.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_local;
@@ -11,7 +12,28 @@ use super::{Fleet, Member, Stage, State};
 use crate::config::Config;
 use crate::workers::Health;
 
+/// Time between two looks whether a worker that leaves is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+
 impl Fleet {
+    /// The worker gets nothing new, and is forgotten when it has finished.
+    pub(super) fn leave(self: &Rc<Self>, leaving: &Rc<Member>) {
+        let leaving = leaving.clone();
+        leaving.stage.set(Stage::Draining);
+        leaving.watch.take();
+        tracing::info!(worker = %leaving.worker.label, "the worker is drained");
+        let (fleet, grace) = (self.clone(), self.config().listen.shutdown_grace_period_secs);
+        spawn_local(async move {
+            let start = Instant::now();
+            while leaving.worker.in_flight() > 0 && start.elapsed() < grace {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+            fleet.state.borrow_mut().members.retain(|member| !Rc::ptr_eq(member, &leaving));
+            fleet.publish();
+            tracing::info!(worker = %leaving.worker.label, "the worker is removed");
+        });
+    }
+
     /// The worker is to leave when another can take its place, or after `limit`. Whether one can is found out with
     /// each publication.
     pub(super) fn retire(self: &Rc<Self>, member: &Rc<Member>, limit: Duration) {
@@ -66,8 +88,7 @@ fn waits(member: &Rc<Member>, successors: &[&Rc<Member>], groups: &[Group]) -> b
     if !matches!(health(member), Health::Healthy | Health::Failing) {
         return false;
     }
-    let has =
-        |group: &Group, of: &Rc<Member>| group.workers.iter().any(|worker| std::sync::Arc::ptr_eq(worker, &of.worker));
+    let has = |group: &Group, of: &Rc<Member>| group.workers.iter().any(|worker| Arc::ptr_eq(worker, &of.worker));
     groups.iter().filter(|group| has(group, member)).any(|group| {
         let is_ready = successors.iter().any(|other| has(group, other) && health(other) == Health::Healthy);
         // Which models a worker lists is known when it has answered.
