@@ -86,7 +86,7 @@ def plain_requests(directory, count):
             *("--host=127.0.0.1", f"--port={port}", "--shards=1", "--log-level=warn", "--disable-health-check"),
             f"--worker-urls=http://127.0.0.1:{worker.port}",
         ]
-        environment = {"PATH": os.environ["PATH"], "HOME": directory}
+        environment = {"PATH": os.environ["PATH"], "HOME": directory, "SMG_DRAIN_DELAY_SECS": "0"}
         gateway = subprocess.Popen([*command, SMG, *arguments], env=environment, stdout=subprocess.DEVNULL)
         try:
             with connect(port) as client:

@@ -105,7 +105,8 @@ def _starts(stage, row, rounds):
         for _ in range(rounds):
             say(f"{row.label}: {what}")
             begin = time.monotonic()
-            process = Process([row.proxy.program, *arguments], stage.proxy_cores, place.directory)
+            environment = row.proxy.environment(place)
+            process = Process([row.proxy.program, *arguments], stage.proxy_cores, place.directory, environment)
             try:
                 if not wait_until(lambda: work.get(place.port, "/health")[0] == 200, 30, process, pause=0.001):
                     raise Failed(f"it did not start: {process.log_tail()}")

@@ -1,5 +1,6 @@
 //! `GET /metrics`: everything that is counted, in the Prometheus text format.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
@@ -18,10 +19,14 @@ pub fn scrape(admin: &Admin) -> Response<Bytes> {
     let workers = snapshot.workers().count() as f64;
     exposition.gauge("smg_worker_pool_size", "Workers that are configured.", &[], workers);
     snapshot.workers().for_each(|worker| worker.expose(&mut exposition));
+    // By name: a worker may list a model that has the name for all.
+    let mut panics: BTreeMap<&str, bool> = BTreeMap::new();
     for pool in &snapshot.pools {
+        *panics.entry(pool.serves.label()).or_default() |= pool.is_in_panic();
+    }
+    for (model, is_in_panic) in panics {
         let help = "1 if no worker of the pool passes its checks, and those that take connections are used.";
-        let labels = [("model", pool.serves.label())];
-        exposition.gauge("smg_pool_panic", help, &labels, f64::from(u8::from(pool.is_in_panic())));
+        exposition.gauge("smg_pool_panic", help, &[("model", model)], f64::from(u8::from(is_in_panic)));
     }
     snapshot.keys.expose(&mut exposition);
     admin.expose_admission(&mut exposition);
