@@ -133,7 +133,7 @@ impl App {
         let wasm = wasm(&config, &publisher)?;
         let exporter = exporter(&config, &publisher)?;
         let (calls, called) = mpsc::channel(MOST_CALLS);
-        let (models, askers) = mpsc::channel(models::MOST_WAITING);
+        let (models, asked) = mpsc::channel(models::MOST_WAITING);
         let shared = Arc::new(Shared {
             publisher: publisher.clone(),
             engine: wasm.as_ref().map(|wasm| wasm.engine.clone()),
@@ -171,7 +171,7 @@ impl App {
             fleet.joined(TAKE_OVER).await;
         }
         spawn_local(vital(admin.clone().run(called)));
-        spawn_local(vital(models::answer(publisher.clone(), askers)));
+        spawn_local(vital(models::answer(publisher.clone(), fleet.clone(), asked)));
         let watches = Watches::default();
         watches.follow_workers(&connector);
         watches.follow_clients(tls.load_full().as_ref());

@@ -36,7 +36,7 @@ pub use self::tls::Tls;
 pub use self::traces::Traces;
 pub use self::wasm::{FailurePolicy, GuestLimits, ModuleFile, Wasm};
 pub use self::watch::{Cause, Watch};
-pub use self::worker_url::{Scheme, WorkerUrl, WorkerUrls};
+pub use self::worker_url::{Scheme, TargetError, WorkerUrl, WorkerUrls};
 pub use self::workers::{Policy, Workers};
 
 /// The lists of a configuration file.

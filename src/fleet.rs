@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::groups::{Candidate, Group, groups};
-use crate::config::{Config, Policy, WorkerUrl};
+use crate::config::{Config, Policy, Secret, WorkerUrl};
 use crate::panics::vital;
 use crate::snapshot::{Publisher, Snapshot};
+use crate::workers::credentials::Credentials;
 use crate::workers::guard::{self, Guard, Refusal};
 use crate::workers::names::{self, Resolver};
 use crate::workers::policy::{Balancer, PolicySettings};
@@ -76,6 +77,13 @@ impl Member {
     pub fn stage(&self) -> Stage {
         self.stage.get()
     }
+
+    /// Gives the worker the key that is said to be its own, or else that of all workers.
+    fn renew_credentials(&self, config: &Config) {
+        let about = self.about.borrow();
+        let key = about.api_key.as_ref().or(config.workers.worker_api_key.as_ref());
+        self.worker.set_credentials(Credentials::new(key, config.access.api_key.as_ref()));
+    }
 }
 
 /// What is said of a worker.
@@ -90,11 +98,14 @@ pub struct About {
     pub labels: BTreeMap<String, String>,
     /// Shown: what the worker runs.
     pub runtime: Option<String>,
+    /// What the worker wants to be sent in place of its callers' keys. Never shown.
+    pub api_key: Option<Secret>,
 }
 
 impl Default for About {
     fn default() -> Self {
-        Self { models: Vec::new(), priority: 50, cost: 1.0, labels: BTreeMap::new(), runtime: None }
+        let labels = BTreeMap::new();
+        Self { models: Vec::new(), priority: 50, cost: 1.0, labels, runtime: None, api_key: None }
     }
 }
 
@@ -122,6 +133,7 @@ fn configured(config: &Config) -> Vec<(WorkerUrl, About)> {
                 models: vec![pool.model.clone()],
                 priority: worker.priority.unwrap_or(usual.priority),
                 cost: worker.cost.unwrap_or(usual.cost),
+                api_key: worker.api_key.clone(),
                 ..usual
             };
             (worker.url.clone(), about)
@@ -130,7 +142,10 @@ fn configured(config: &Config) -> Vec<(WorkerUrl, About)> {
     let mut all: Vec<(WorkerUrl, About)> = Vec::new();
     for (url, about) in of_file.chain(of_flags) {
         match all.iter_mut().find(|(known, _)| *known == url) {
-            Some((_, known)) => known.models.extend(about.models),
+            Some((_, known)) => {
+                known.models.extend(about.models);
+                known.api_key = known.api_key.take().or(about.api_key);
+            }
             None => all.push((url, about)),
         }
     }
@@ -352,6 +367,7 @@ impl Fleet {
             change(next);
             let replaced = self.state.borrow().replaced(&next.config);
             replaced.iter().for_each(|member| self.leave(member));
+            self.state.borrow().members.iter().for_each(|member| member.renew_credentials(&next.config));
             let pools = self.state.borrow_mut().pools(&next.config);
             pools.iter().for_each(|pool| pool.note_panic(&next.pools));
             next.pools = pools;

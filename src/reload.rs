@@ -104,7 +104,8 @@ impl Reload {
             _ => {}
         }
         let connector = differ(connections).then_some(connector);
-        let (shows_others, checks_again) = (differ(shown), differ(checks) || connector.is_some());
+        let checks_again = differ(checks) || connector.is_some() || worker_keys_differ(before, &config);
+        let shows_others = differ(shown);
         wait_for_restart(before, &mut config);
         let config = Arc::new(config);
         self.admission.set(admission_settings(&config));
@@ -153,6 +154,13 @@ fn shown(config: &Config) -> String {
 /// How workers are checked, and which.
 fn checks(config: &Config) -> String {
     format!("{:?}", config.workers)
+}
+
+/// Whether workers may be sent other keys. Keys don't print, so that what prints alike may differ in them.
+fn worker_keys_differ(before: &Config, after: &Config) -> bool {
+    before.workers.worker_api_key != after.workers.worker_api_key
+        || before.access.api_key != after.access.api_key
+        || before.sections.pools != after.sections.pools
 }
 
 /// Where the gateway listens, and what it speaks there.
@@ -226,14 +234,16 @@ fn compare(before: &Config, after: &Config) -> Reloaded {
         ("traces", |config| format!("{:?}", config.traces)),
     ];
     let mut all: Vec<_> = parts.iter().filter(|(_, of)| differ(*of)).map(|(name, _)| *name).collect();
-    let is_same = |a: &Option<crate::config::Secret>, b: &Option<crate::config::Secret>| {
-        a.as_ref().map(|key| key.expose()) == b.as_ref().map(|key| key.expose())
-    };
-    let same_keys = is_same(&before.access.api_key, &after.access.api_key)
-        && is_same(&before.access.admin_key, &after.access.admin_key)
+    let same_keys = before.access.api_key == after.access.api_key
+        && before.access.admin_key == after.access.admin_key
         && before.sections.keys == after.sections.keys;
     if !same_keys {
         all.push("keys");
+    }
+    let same_worker_keys = before.workers.worker_api_key == after.workers.worker_api_key
+        && (before.sections.pools == after.sections.pools || all.contains(&"pools"));
+    if !same_worker_keys {
+        all.push("worker_keys");
     }
     let (needs_restart, changed) = all.into_iter().partition(|name| ["listen", "wasm", "log", "traces"].contains(name));
     Reloaded { changed, needs_restart }
@@ -298,6 +308,8 @@ mod tests {
             let reloaded = compare(&Config::of(&[]), &Config::of(flags));
             assert_eq!((&*reloaded.changed.concat(), &*reloaded.needs_restart.concat()), (changed, needs_restart));
         }
+        let keyed = Config::of(&["--api-key=a", "--worker-api-key=a"]);
+        assert_eq!(compare(&keyed, &Config::of(&["--api-key=a", "--worker-api-key=b"])).changed, ["worker_keys"]);
         let same = compare(&before, &Config::of(&["--api-key=a"]));
         assert_eq!((same.changed.len(), same.needs_restart.len()), (0, 0));
     }

@@ -16,11 +16,14 @@ pub enum Route {
     Metrics,
     /// The admin API: `/wasm` and `/workers`, and what is below them.
     Admin,
-    /// `/v1/models`: what the workers offer together.
+    /// `/v1/models`, and one model below it: what the workers offer together.
     Models,
     /// Everything else.
     Workers,
 }
+
+/// What is before the id in the path of one model. An id may have a `/` in it.
+pub const MODEL: &str = "/v1/models/";
 
 /// Routes a request by its path, as it was sent.
 pub fn route(path: &str) -> Route {
@@ -31,6 +34,7 @@ pub fn route(path: &str) -> Route {
         "/wasm" | "/workers" => Route::Admin,
         "/v1/models" => Route::Models,
         _ if path.starts_with("/wasm/") || path.starts_with("/workers/") => Route::Admin,
+        _ if path.starts_with(MODEL) && path != MODEL => Route::Models,
         _ => Route::Workers,
     }
 }
@@ -103,6 +107,9 @@ mod tests {
             ("/wasm/0", Route::Admin),
             ("/workers/x", Route::Admin),
             ("/v1/models", Route::Models),
+            ("/v1/models/org/name", Route::Models),
+            ("/v1/models/", Route::Workers),
+            ("/v1/modelsx", Route::Workers),
             ("/wasmx", Route::Workers),
             ("//wasm", Route::Workers),
             ("/%77asm", Route::Workers),

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod breaker;
 pub mod client;
 pub mod connector;
+pub mod credentials;
 pub mod dial;
 pub mod guard;
 pub mod health;
@@ -19,7 +20,7 @@ pub mod retry;
 mod warmup;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -27,6 +28,8 @@ use http::HeaderValue;
 
 use self::addresses::Addresses;
 use self::breaker::{Breaker, BreakerSettings, Change, Outcome, State, Ticket};
+use self::credentials::Credentials;
+use self::models::Listing;
 use self::recheck::Recheck;
 use self::retry::RetrySettings;
 use self::warmup::Warmup;
@@ -50,8 +53,11 @@ pub struct Worker {
     state: AtomicU8,
     /// Why the last health check was not passed.
     check_error: ArcSwapOption<String>,
-    /// What it lists itself, in order; nothing until it has.
-    models: ArcSwap<Vec<String>>,
+    /// What it lists itself.
+    pub listing: Listing,
+    credentials: ArcSwap<Credentials>,
+    /// It is sent requests as they are: its URL has no path, and it has no key of its own.
+    takes_as_is: AtomicBool,
     in_flight: AtomicUsize,
     breaker: Breaker,
     recheck: Recheck,
@@ -91,12 +97,14 @@ impl Worker {
             id: format!("{key:016x}"),
             key,
             addresses: Addresses::of(&url),
+            takes_as_is: AtomicBool::new(!url.has_base_path()),
             url,
             label,
             host,
             state: AtomicU8::new(health as u8),
             check_error: ArcSwapOption::empty(),
-            models: ArcSwap::default(),
+            listing: Listing::default(),
+            credentials: ArcSwap::default(),
             in_flight: AtomicUsize::new(0),
             breaker: Breaker::new(config.breakers.settings()),
             recheck: Recheck::default(),
@@ -135,13 +143,26 @@ impl Worker {
 
     /// The models that it lists, in order; none if it has listed none.
     pub fn models(&self) -> Arc<Vec<String>> {
-        self.models.load_full()
+        self.listing.names()
     }
 
-    /// Whether these are others than before.
-    pub fn set_models(&self, models: Vec<String>) -> bool {
-        let before = self.models.swap(Arc::new(models));
-        *before != **self.models.load()
+    /// Whether requests are sent to it with the target and the header that they have.
+    pub fn takes_as_is(&self) -> bool {
+        self.takes_as_is.load(Relaxed)
+    }
+
+    pub fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.load_full()
+    }
+
+    /// Sends other credentials from now on. With others the worker may say more of itself, so it is asked again.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        if **self.credentials.load() != credentials {
+            self.takes_as_is.store(!self.url.has_base_path() && !credentials.replace_callers(), Relaxed);
+            self.credentials.store(Arc::new(credentials));
+            self.listing.forget();
+            self.listing.want();
+        }
     }
 
     /// Requests that it has and has not finished answering.

@@ -5,7 +5,9 @@
 
 mod said;
 
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 
 use self::said::Said;
 use super::{error, method_not_allowed};
-use crate::config::WorkerUrl;
+use crate::config::{Secret, WorkerUrl};
 use crate::fleet::{About, Fleet, FleetError, Member, Stage};
 use crate::gateway::control::AdminCall;
 use crate::workers::{Health, Worker};
@@ -153,6 +155,7 @@ fn show(member: &Member) -> Value {
         "worker_type": "regular",
         "runtime_type": about.runtime.as_deref().unwrap_or("unspecified"),
         "labels": about.labels,
+        "has_api_key": worker.credentials().replace_callers(),
         "circuit_breaker": worker.breaker_state().label(),
         "addresses": worker.addresses.list(),
         "requests": worker.requests.load(Relaxed),
@@ -172,7 +175,10 @@ fn status_of(worker: &Worker) -> &'static str {
 /// Of what is said of a worker; what it does meanwhile is no change.
 fn tag(member: &Member) -> String {
     let (about, stage) = (member.about(), member.stage());
-    let said = format!("{:?} {:?}", about, stage);
+    // Another key is a change, too. This process's own hash of it tells nobody what it is.
+    static SALT: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let key = SALT.hash_one(about.api_key.as_ref().map(Secret::expose));
+    let said = format!("{about:?} {stage:?} {key}");
     format!("\"{}-{:016x}\"", member.worker.id, said.bytes().fold(0, hash))
 }
 

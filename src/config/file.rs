@@ -17,6 +17,7 @@ mod problem;
 mod routes;
 mod section;
 mod together;
+mod worker_keys;
 
 use std::fs::File;
 use std::io::Read;
@@ -99,7 +100,7 @@ fn understand(bytes: &[u8], environment: Environment<'_>, report: &mut Report) -
     let sections = Sections {
         listeners: Listener::read(&document, report),
         certificates: Certificate::read(&document, report),
-        pools: Pool::read(&document, report),
+        pools: Pool::read(&document, environment, report),
         routes: Route::read(&document, report),
         modules: Module::read(&document, report),
         keys: Key::read(&document, environment, report),

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use subtle::ConstantTimeEq;
+
+/// Longest key, in bytes.
+const LONGEST: usize = 8192;
+
 /// A value that is compared, never shown.
 #[derive(Clone)]
 pub struct Secret(String);
@@ -11,6 +16,12 @@ impl Secret {
     /// The bytes, to compare in constant time.
     pub fn expose(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose().ct_eq(other.expose()).into()
     }
 }
 
@@ -26,6 +37,7 @@ impl FromStr for Secret {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "" => Err("a key must not be empty"),
+            _ if text.len() > LONGEST => Err("a key has at most 8192 bytes"),
             _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => Err("a key is visible ASCII without spaces"),
             _ => Ok(Self(text.to_owned())),
         }

@@ -4,14 +4,22 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use http::uri::Authority;
+use http::Uri;
+use http::uri::{Authority, PathAndQuery};
+use percent_encoding::percent_decode_str;
 
-/// Where a worker is: scheme and authority, nothing else. Equal URLs compare equal however they were written.
+/// Longest base path, in bytes.
+const LONGEST_BASE: usize = 1024;
+
+/// Where a worker is: scheme, authority, and the path below which it serves. Equal URLs compare equal however they were
+/// written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WorkerUrl {
     scheme: Scheme,
     host: String,
     port: u16,
+    /// Begins with `/` and does not end with one; `None` if requests keep the path that they have.
+    base: Option<Box<str>>,
 }
 
 /// How a worker is spoken to.
@@ -56,11 +64,89 @@ impl WorkerUrl {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
     }
+
+    pub fn has_base_path(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// What a request for `target` asks this worker for: the base path, then the path of the request. A base path that
+    /// names a version itself (`/openai/v1`, `/v1beta/openai`, `/api/paas/v4`) takes the place of the request's `/v1`,
+    /// as in clients of the OpenAI API, which append `/chat/completions` to their base URL.
+    ///
+    /// A worker without a base path is asked for `target` itself.
+    pub fn target(&self, target: &Uri) -> Result<Uri, TargetError> {
+        let (Some(base), path) = (&self.base, target.path()) else { return Ok(target.clone()) };
+        // `*` names the server, not a path on it.
+        if !path.starts_with('/') {
+            return Ok(target.clone());
+        }
+        if has_dot_segment(path) {
+            return Err(TargetError::DotSegment);
+        }
+        let below_version = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let path = below_version.filter(|_| names_version(base)).unwrap_or(path);
+        let whole = match target.query() {
+            Some(query) => format!("{base}{path}?{query}"),
+            None => format!("{base}{path}"),
+        };
+        PathAndQuery::try_from(whole).map(Uri::from).map_err(|_| TargetError::TooLong)
+    }
+
+    /// What the gateway calls a path of the worker's: the inverse of [`WorkerUrl::target`]. `None` if that is the same,
+    /// or if the path is not below the worker's base path.
+    pub fn path_at_gateway(&self, path: &str) -> Option<String> {
+        let base = self.base.as_deref()?;
+        let rest = path.strip_prefix(base).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))?;
+        Some(if names_version(base) { format!("/v1{rest}") } else { rest.to_owned() })
+    }
+}
+
+/// Why a worker with a base path can't be asked for a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetError {
+    /// It could lead out of the base path, which other tenants of the host may be beside.
+    DotSegment,
+    /// Together with the base path.
+    TooLong,
+}
+
+/// Whether a segment is `.` or `..`, however a server might decode it, or separate it from others.
+fn has_dot_segment(path: &str) -> bool {
+    let decoded: Vec<u8> = percent_decode_str(path).collect();
+    decoded.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| {
+        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        matches!(name, b"." | b"..")
+    })
+}
+
+/// Whether a segment is a version, such as `v1` or `v1beta`.
+fn names_version(base: &str) -> bool {
+    base.split('/').any(|segment| {
+        segment.strip_prefix('v').is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
+    })
+}
+
+/// The path of a worker's URL without its last `/`, or what is wrong with it. It is written as it will be sent, so there
+/// is nothing in it that some servers read in another way than others.
+fn base_path(path: &str) -> Result<Option<Box<str>>, &'static str> {
+    let Some(path) = Some(path.strip_suffix('/').unwrap_or(path)).filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&()*+;=:@".contains(&byte);
+    let is_segment = |segment: &str| !segment.is_empty() && segment.bytes().all(is_plain);
+    match path.strip_prefix('/') {
+        _ if path.len() > LONGEST_BASE => Err("its path is longer than 1024 bytes"),
+        Some(segments) if segments.split('/').any(|segment| segment == "." || segment == "..") => {
+            Err("its path must not contain . or ..")
+        }
+        Some(segments) if segments.split('/').all(is_segment) => Ok(Some(path.into())),
+        _ => Err("its path must be segments of letters, digits and -._~!$&()*+;=:@ with a single / between them"),
+    }
 }
 
 impl fmt::Display for WorkerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
+        write!(f, "{}://{}{}", self.scheme.as_str(), self.authority(), self.base.as_deref().unwrap_or_default())
     }
 }
 
@@ -77,12 +163,12 @@ impl FromStr for WorkerUrl {
             "https" => Scheme::Https,
             _ => return refuse("the scheme must be http or https"),
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (rest, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if rest.contains('@') {
             return refuse("it must not contain credentials");
         }
-        if rest.contains(['/', '?', '#']) {
-            return refuse("it must end after the host and port");
+        if path.contains(['?', '#']) {
+            return refuse("it must end after its path, without a query or fragment");
         }
         let Ok(authority) = rest.parse::<Authority>() else {
             return refuse("the host or the port is not valid");
@@ -95,11 +181,15 @@ impl FromStr for WorkerUrl {
             Some(Ok(port @ 1..)) => port,
             Some(_) => return refuse("the port must be 1 to 65535"),
         };
+        let base = match base_path(path) {
+            Ok(base) => base,
+            Err(why) => return refuse(why),
+        };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         if ends_in_number(&host) && host.parse::<Ipv4Addr>().is_err() {
             return refuse("an IPv4 address must be four decimal numbers, such as 127.0.0.1");
         }
-        Ok(Self { scheme, host, port })
+        Ok(Self { scheme, host, port, base })
     }
 }
 
@@ -133,16 +223,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn worker_urls_are_told_apart_by_host_and_port_only() {
+    fn worker_urls_are_told_apart_by_host_port_and_path_only() {
         let urls: WorkerUrls =
-            "http://A:8000 http://a:8000/,http://b,http://b:80 http://[::1]:9 HTTPS://b:443 https://b:80"
+            "http://A:8000 http://a:8000/,http://b,http://b:80 http://[::1]:9 HTTPS://b:443 https://b:80 \
+             https://B/V1/ https://b/V1"
                 .parse()
                 .expect("urls");
         let shown: Vec<_> = urls.0.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            shown,
-            ["http://a:8000", "http://a:8000", "http://b", "http://b", "http://[::1]:9", "https://b", "https://b:80"]
-        );
+        #[rustfmt::skip]
+        let wanted = [
+            "http://a:8000", "http://a:8000", "http://b", "http://b", "http://[::1]:9", "https://b", "https://b:80",
+            "https://b/V1", "https://b/V1",
+        ];
+        assert_eq!(shown, wanted);
+        assert_eq!(urls.0[7], urls.0[8]);
+        assert!(urls.0[7].has_base_path() && !urls.0[1].has_base_path());
+    }
+
+    #[test]
+    fn paths_are_appended_to_the_base_path_and_its_version_counts() {
+        for (url, target, wanted) in [
+            ("http://a", "/v1/models?x=%2F", "/v1/models?x=%2F"),
+            ("http://a/v1", "/v1/chat/completions", "/v1/chat/completions"),
+            ("http://a/v1/", "/v1/models?limit=1", "/v1/models?limit=1"),
+            ("http://a/v1", "/v1", "/v1"),
+            ("http://a/v1", "/v1?x", "/v1?x"),
+            ("http://a/v1", "/v11/x", "/v1/v11/x"),
+            ("http://a/v1", "/health", "/v1/health"),
+            ("http://a/openai/v1", "/v1/chat/completions", "/openai/v1/chat/completions"),
+            ("http://a/llama", "/v1/models/org%2Fname", "/llama/v1/models/org%2Fname"),
+            ("http://a/vllm", "/v1/models", "/vllm/v1/models"),
+            ("http://a/v1beta/openai/", "/v1/chat/completions", "/v1beta/openai/chat/completions"),
+            ("http://a/api/paas/v4", "/v1/chat/completions", "/api/paas/v4/chat/completions"),
+            ("http://a/v1", "*", "*"),
+        ] {
+            let url: WorkerUrl = url.parse().expect(url);
+            let target = url.target(&target.parse().expect(target)).expect("it is short");
+            assert_eq!(target, wanted, "{url}");
+        }
+        for (url, path, wanted) in [
+            ("http://a", "/x", None),
+            ("http://a/llama", "/llama/v1/x?y", Some("/v1/x?y")),
+            ("http://a/llama", "/llamas", None),
+            ("http://a/openai/v1", "/openai/v1/x", Some("/v1/x")),
+            ("http://a/v1beta/openai", "/v1beta/openai", Some("/v1")),
+            ("http://a/v1beta/openai", "/x", None),
+        ] {
+            let url: WorkerUrl = url.parse().expect(url);
+            assert_eq!(url.path_at_gateway(path).as_deref(), wanted, "{url}: {path}");
+        }
+        let url: WorkerUrl = "http://a/v1".parse().expect("a URL");
+        let longest = format!("/{}", "x".repeat(65_533)).parse().expect("a target");
+        assert_eq!(url.target(&longest), Err(TargetError::TooLong));
+        for target in ["/..", "/v1/../admin", "/v1/%2e%2E/admin", "/x%2f..%2fadmin", "/..;x/admin", "/x%5c../a", "/./x"]
+        {
+            assert_eq!(url.target(&target.parse().expect(target)), Err(TargetError::DotSegment), "{target}");
+        }
+        assert!(url.target(&"/v1/a..b/...?x=/../".parse().expect("a target")).is_ok());
     }
 
     #[test]
@@ -161,8 +298,18 @@ mod tests {
             ("file:///etc/passwd", "scheme must be http"),
             ("http://", "not valid"),
             ("http://user:pw@a", "credentials"),
-            ("http://a/v1", "must end after"),
-            ("http://a?x", "must end after"),
+            ("http://user@a/v1", "credentials"),
+            ("http://a?x", "query or fragment"),
+            ("http://a/v1?x", "query or fragment"),
+            ("http://a#/v1", "query or fragment"),
+            ("http://a//", "a single /"),
+            ("http://a/x//v1", "a single /"),
+            ("http://a/x%2e/v1", "letters, digits"),
+            ("http://a/x\\..", "letters, digits"),
+            ("http://a/../v1", ". or .."),
+            ("http://a/v1/..", ". or .."),
+            ("http://a/./v1", ". or .."),
+            ("http:///v1", "not valid"),
             ("http://a:0", "1 to 65535"),
             ("http://a:99999", "1 to 65535"),
             ("http://a:", "1 to 65535"),

@@ -5,14 +5,17 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::value::{origin_form, seconds, seconds_or_none};
-use super::{DnsServer, WorkerUrl, WorkerUrls};
+use super::{DnsServer, Secret, WorkerUrl, WorkerUrls};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Workers")]
 pub struct Workers {
-    /// Model servers, as http://HOST:PORT; several with spaces, commas or by repeating the option
+    /// Model servers, as http://HOST:PORT or https://HOST/PATH; several with spaces, commas or by repeating the option
     #[arg(long = "worker-urls", env = "SMG_WORKER_URLS", value_name = "URL", num_args = 1..)]
     pub worker_urls: Vec<WorkerUrls>,
+    /// Key that workers want as `Authorization: Bearer KEY`, sent in place of the caller's
+    #[arg(long, env = "SMG_WORKER_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub worker_api_key: Option<Secret>,
     /// DNS servers for workers' names, as ADDRESS or ADDRESS:PORT [default: those of /etc/resolv.conf]
     #[arg(long, env = "SMG_DNS_SERVERS", value_name = "ADDRESS", num_args = 1.., value_delimiter = ',')]
     pub dns_servers: Vec<DnsServer>,
@@ -34,7 +37,7 @@ pub struct Workers {
     /// Time between two checks of a worker; less while a change is being confirmed
     #[arg(long, env = "SMG_HEALTH_CHECK_INTERVAL_SECS", default_value = "60", value_name = "SECONDS", value_parser = seconds)]
     pub health_check_interval_secs: Duration,
-    /// Path that is asked; any status below 500 passes
+    /// Path that is asked; any status below 500 passes. Workers whose URL has a path are asked for /v1/models
     #[arg(long, env = "SMG_HEALTH_CHECK_ENDPOINT", default_value = "/health", value_name = "PATH", value_parser = origin_form)]
     pub health_check_endpoint: String,
     /// Take every worker as healthy, without asking

@@ -101,7 +101,7 @@ mod tests {
         let url = format!("http://w{at}:1").parse().expect("a URL");
         let worker = Arc::new(Worker::new(url, Health::Healthy, &Config::of(&[])));
         let names = |text: &str| text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-        worker.set_models(names(lists));
+        worker.listing.set(names(lists));
         Candidate { worker, models: names(said) }
     }
 

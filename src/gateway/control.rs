@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HeaderMap;
 use http::{Method, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -15,10 +16,12 @@ use super::error::{ERROR_CODE, GatewayError, codes};
 use super::exchange::Exchange;
 use super::upload::{ClientBody, Pause, WorkerBody};
 use super::view::View;
-use super::{Gateway, access, within};
+use super::{Gateway, access, forward, within};
 use crate::client::RequestBody;
 use crate::http1::head::Request;
 use crate::modules::RequestHead;
+use crate::routes::MODEL;
+use crate::workers::models::LONGEST_NAME;
 
 /// Largest body of a request to the admin API, and the time it may take to arrive.
 const MAX_ADMIN_BODY: u64 = 1 << 20;
@@ -45,8 +48,19 @@ pub enum Question {
 /// gateway.
 pub struct Control {
     pub calls: mpsc::Sender<ControlCall>,
-    /// Who wants the list of models.
-    pub models: mpsc::Sender<Asker>,
+    /// Who wants the list of models, or one of them.
+    pub models: mpsc::Sender<ModelsCall>,
+}
+
+/// A question for what the workers offer. `None` answers it where nobody offers that.
+pub struct ModelsCall {
+    pub asked: AskedModel,
+    pub reply: oneshot::Sender<Option<Response<Bytes>>>,
+}
+
+pub enum AskedModel {
+    All,
+    One(Box<str>),
 }
 
 /// A request to the admin API.
@@ -105,31 +119,46 @@ impl Gateway {
     }
 
     async fn ask(&self, question: Question) -> Result<Answer, GatewayError> {
-        answer(&self.shared.control.calls, |reply| ControlCall { question, reply }).await
+        answer(&self.shared.control.calls, |reply| ControlCall { question, reply }).await.map(Answer::whole)
     }
 }
 
 /// Asks the control plane.
-async fn answer<T>(way: &mpsc::Sender<T>, call: impl FnOnce(Asker) -> T) -> Result<Answer, GatewayError> {
+async fn answer<T, A>(way: &mpsc::Sender<T>, call: impl FnOnce(oneshot::Sender<A>) -> T) -> Result<A, GatewayError> {
     let (reply, answer) = oneshot::channel();
     way.try_send(call(reply)).map_err(|error| match error {
         TrySendError::Full(_) => GatewayError::Overloaded,
         TrySendError::Closed(_) => GatewayError::ControlPlane,
     })?;
-    Ok(Answer::whole(answer.await.map_err(|_| GatewayError::ControlPlane)?))
+    answer.await.map_err(|_| GatewayError::ControlPlane)
 }
 
-/// The models that the workers offer together.
+/// The models that the workers offer together, or the one whose id follows in the path. What is to be done with one,
+/// such as deleting it, is a worker's.
 pub(super) async fn models(
     exchange: &mut Exchange<'_>,
     head: &mut RequestHead,
-    _: WorkerBody,
+    body: WorkerBody,
 ) -> Result<Answer, GatewayError> {
-    only_reads(&head.method)?;
+    let id = head.uri.path().strip_prefix(MODEL);
+    let is_read = only_reads(&head.method);
+    if id.is_some() && is_read.is_err() {
+        return forward::send(exchange, head, body).await;
+    }
+    is_read?;
     if !exchange.view.snapshot.has_healthy() {
         return Err(GatewayError::NoWorker);
     }
-    answer(&exchange.gateway.shared.control.models, |asker| asker).await
+    let asked = match id {
+        None => AskedModel::All,
+        Some(id) => {
+            let decoded = percent_decode_str(id).decode_utf8().ok().filter(|id| id.len() <= LONGEST_NAME);
+            let decoded = decoded.ok_or_else(|| GatewayError::UnknownModel(id.to_owned()))?;
+            AskedModel::One(decoded.into())
+        }
+    };
+    let found = answer(&exchange.gateway.shared.control.models, |reply| ModelsCall { asked, reply }).await?;
+    found.map(Answer::whole).ok_or_else(|| GatewayError::UnknownModel(id.unwrap_or_default().to_owned()))
 }
 
 pub(super) fn only_reads(method: &Method) -> Result<(), GatewayError> {

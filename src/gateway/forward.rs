@@ -15,15 +15,16 @@ use super::error::GatewayError;
 use super::exchange::Exchange;
 use super::upgrade::Tunnel;
 use super::upload::{Peeked, Resend, WorkerBody};
+use crate::config::TargetError;
 use crate::headers::{self, X_REQUEST_ID};
-use crate::http1::head::Response;
+use crate::http1::head::{HeadError, Response};
 use crate::modules::{RequestHead, ResponseHead};
 use crate::trace::Target;
 use crate::workers::answer::AnswerBody;
 use crate::workers::breaker::{Outcome, verdict_of_status};
 use crate::workers::policy::Ask;
 use crate::workers::retry::{self, Failure, Repeat, may_resend};
-use crate::workers::{Lease, Pool};
+use crate::workers::{Lease, Pool, Worker};
 
 /// The longest pause that a worker may ask for before it is asked again.
 const MOST_ASKED: Duration = Duration::from_secs(2);
@@ -50,13 +51,14 @@ pub async fn send(
     let mut last = Err(nobody);
     while let Some(mut lease) = attempts.pick(pool, &destination.ask, now) {
         attempts.begin(exchange, head, &lease, &last);
+        let mut own = own_head(head, &lease.worker)?;
         if let Ok(Received { begun: (_, body), .. }) = std::mem::replace(&mut last, Err(GatewayError::NoWorker)) {
             body.pass_over();
         }
         let home = &view.connections[destination.pool][lease.position];
         let reuse = if attempts.made == 1 { Reuse::Allowed } else { Reuse::Forbidden };
         let attempt = Attempt { exchange, home, resend: &resend, reuse };
-        let (pause, left) = match attempt.run(head, body).await {
+        let (pause, left) = match attempt.run(own.as_deref_mut().unwrap_or(head), body).await {
             Ok(mut begun) => {
                 let status = begun.0.status;
                 attempts.answered(exchange, &mut lease, status);
@@ -98,6 +100,21 @@ pub async fn send(
     }
     resend.forget();
     last.map(|received| received.into_answer(exchange))
+}
+
+/// The head as this worker is sent it, where others are sent another one: the worker has a base path, or a key of its
+/// own. It is made for one attempt, so that nobody else gets the key.
+fn own_head(head: &RequestHead, worker: &Worker) -> Result<Option<Box<RequestHead>>, GatewayError> {
+    if worker.takes_as_is() {
+        return Ok(None);
+    }
+    let uri = worker.url.target(&head.uri).map_err(|error| match error {
+        TargetError::DotSegment => GatewayError::BadRequest("The path must not have dot segments."),
+        TargetError::TooLong => GatewayError::NoRequest(HeadError::TargetTooLong.into()),
+    })?;
+    let mut headers = head.headers.clone();
+    worker.credentials().apply_to_request(&mut headers);
+    Ok(Some(Box::new(RequestHead { method: head.method.clone(), uri, headers })))
 }
 
 /// The attempts at one request.
@@ -146,6 +163,8 @@ impl Attempts {
             let url = &lease.worker.url;
             let (scheme, host, port) = (url.scheme().as_str(), url.host(), url.port());
             let RequestHead { method, uri, headers } = head;
+            let below_base = url.has_base_path().then(|| url.target(uri).ok()).flatten();
+            let uri = below_base.as_ref().unwrap_or(uri);
             trace.attempt(&Target { method, uri, scheme, host, port }, headers);
         }
     }

@@ -20,6 +20,7 @@ use super::answer::AnswerBody;
 use super::connector::{ConnectError, Connector};
 use super::http2::{Http2, Place};
 use super::link::{Link, LinkError, Payload, RequestParts};
+use crate::config::TargetError;
 use crate::tls::Alpn;
 
 /// Idle connections to one worker that a shard keeps.
@@ -127,6 +128,8 @@ where
 pub enum FetchError {
     #[error("the request is not valid")]
     Request(#[source] http::Error),
+    #[error("the worker's base path does not go with the target: {0:?}")]
+    Target(TargetError),
     #[error("no connection")]
     Connect(#[from] ConnectError),
     #[error("no answer")]
@@ -144,6 +147,8 @@ pub async fn fetch(
     limit: usize,
 ) -> Result<Response<Bytes>, FetchError> {
     let (mut head, ()) = request.into_parts();
+    head.uri = worker.url.target(&head.uri).map_err(FetchError::Target)?;
+    worker.credentials().apply_to_question(&mut head.headers);
     let (answer, body) = if connector.alpn == Alpn::Http2 {
         let connection = Http2::<Empty<Bytes>>::new(Duration::ZERO);
         let place = connection.dial(connector.connect(worker, Alpn::Http2)).await?;

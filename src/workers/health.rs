@@ -4,7 +4,6 @@
 mod check;
 mod failures;
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +13,7 @@ use tracing::{info, warn};
 use self::check::CheckError;
 use self::failures::Failures;
 use super::connector::Connector;
-use super::models::Lessons;
-use super::{Health, Worker};
+use super::{Health, Worker, models};
 use crate::config::{Config, Workers};
 
 /// Between two checks while it matters most: of a worker that has never answered, of one that has just gone out, and
@@ -34,13 +32,13 @@ pub async fn watch(
     changed: impl Fn(),
 ) {
     let (mut streak, mut failures) = (Streak::default(), Failures::default());
-    let (mut pauses, mut lessons) = (Pauses::default(), Lessons::default());
+    let mut pauses = Pauses::default();
     loop {
         let (config, connector) = settings();
         let config = &config.workers;
         let checked = async {
             if config.disable_health_check {
-                return pending().await;
+                return models::answer_wants(&connector, &worker, &changed).await;
             }
             let is_asked = worker.recheck.take();
             let checked = check::check(&connector, &worker, config).await;
@@ -48,13 +46,14 @@ pub async fn watch(
             let why = checked.err().map(|error| error.told());
             failures.note(&worker, why.as_deref(), Instant::now());
             // Before it joins: its first request must be one for its models.
-            let lists_others = why.is_none() && lessons.learn(&connector, &worker).await;
+            let lists_others = why.is_none() && models::learn(&connector, &worker).await;
             if why.is_some() {
-                lessons.forget();
+                worker.listing.forget();
             }
             if streak.judge(&worker, result, why.as_deref(), config) || lists_others {
                 changed();
             }
+            models::settled(&worker);
             let earliest = tokio::time::Instant::now() + RECHECK_GAP;
             let asked = async {
                 worker.recheck.asked().await;
@@ -63,6 +62,8 @@ pub async fn watch(
             tokio::select! {
                 () = tokio::time::sleep(pauses.after(&streak, &worker, config)) => {}
                 () = asked => {}
+                // Meanwhile its models may be asked for.
+                () = models::answer_wants(&connector, &worker, &changed) => {}
             }
         };
         tokio::select! {

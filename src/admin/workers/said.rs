@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Error, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::invalid;
 use crate::admin::error;
+use crate::config::Secret;
 use crate::fleet::About;
 
 /// Longest model name, in bytes.
@@ -20,6 +22,10 @@ const MAX_LABEL: usize = 64;
 const MAX_VALUE: usize = 256;
 /// Longest `runtime_type`, in bytes.
 const MAX_RUNTIME: usize = 64;
+/// What the name of an environment variable must end with to be sent to a worker that a caller names, and the one that
+/// must not be: others hold what no worker should see, and whoever administers the gateway should not either.
+const KEY_VARIABLE: &str = "_API_KEY";
+const OWN_KEY: &str = "SMG_API_KEY";
 
 /// `url` is there when a worker is added, and only then.
 #[derive(Deserialize)]
@@ -33,17 +39,38 @@ pub struct Said {
     worker_type: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     runtime_type: Option<String>,
-    api_key: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "said_key")]
+    api_key: SaidKey,
+    api_key_env: Option<String>,
     disable_health_check: Option<IgnoredAny>,
     health: Option<IgnoredAny>,
     bootstrap_host: Option<IgnoredAny>,
     bootstrap_port: Option<IgnoredAny>,
 }
 
+/// What is said of a worker's key.
+#[derive(Default)]
+enum SaidKey {
+    #[default]
+    Nothing,
+    /// It has none.
+    None,
+    Key(Secret),
+}
+
+/// Whatever is there is not repeated in an error.
+fn said_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SaidKey, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(SaidKey::None),
+        Value::String(key) => key.parse().map(SaidKey::Key).map_err(D::Error::custom),
+        _ => Err(D::Error::custom("it must be a string")),
+    }
+}
+
 impl Said {
     pub fn read(body: &[u8]) -> Result<Self, Box<Response<Bytes>>> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
-        let said: Self =
+        let mut said: Self =
             serde_path_to_error::deserialize(&mut deserializer).map_err(|why| match why.inner().is_data() {
                 true => unprocessable(&why.to_string()),
                 false => error(StatusCode::BAD_REQUEST, "invalid_json", &why.inner().to_string()),
@@ -51,6 +78,9 @@ impl Said {
         deserializer.end().map_err(|why| error(StatusCode::BAD_REQUEST, "invalid_json", &why.to_string()))?;
         if let Some(why) = said.not_offered() {
             return Err(Box::new(unprocessable(why)));
+        }
+        if let Some(variable) = said.api_key_env.take() {
+            said.api_key = said.key_of_environment(&variable).map_err(|why| unprocessable(&why))?;
         }
         match said.out_of_bounds() {
             Some(why) => Err(Box::new(invalid(why))),
@@ -62,7 +92,6 @@ impl Said {
         let checks = self.disable_health_check.or(self.health);
         let bootstrap = self.bootstrap_host.or(self.bootstrap_port);
         [
-            (self.api_key, "api_key: a worker is sent its caller's Authorization, and no key of its own"),
             (checks, "health, disable_health_check: all workers are checked alike; flags say how, or that none is"),
             (bootstrap, "bootstrap_host, bootstrap_port: prefill and decode by different workers are not offered"),
         ]
@@ -73,6 +102,18 @@ impl Said {
             is_other
                 .then_some("worker_type: it must be regular: prefill and decode by different workers are not offered")
         })
+    }
+
+    fn key_of_environment(&self, variable: &str) -> Result<SaidKey, String> {
+        if !matches!(self.api_key, SaidKey::Nothing) {
+            return Err("api_key_env: only one of api_key and api_key_env may be there".to_owned());
+        }
+        if !variable.ends_with(KEY_VARIABLE) || variable == OWN_KEY {
+            return Err(format!("api_key_env: it must end with {KEY_VARIABLE}, and not be {OWN_KEY}"));
+        }
+        let key =
+            std::env::var(variable).map_err(|_| "api_key_env: this environment variable is not set".to_owned())?;
+        key.parse().map(SaidKey::Key).map_err(|why| format!("api_key_env: what the variable holds is no key: {why}"))
     }
 
     fn out_of_bounds(&self) -> Option<&'static str> {
@@ -105,6 +146,11 @@ impl Said {
             cost: self.cost.unwrap_or(before.cost),
             labels: self.labels.unwrap_or(before.labels),
             runtime: self.runtime_type.or(before.runtime),
+            api_key: match self.api_key {
+                SaidKey::Nothing => before.api_key,
+                SaidKey::None => None,
+                SaidKey::Key(key) => Some(key),
+            },
         }
     }
 }

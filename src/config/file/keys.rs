@@ -113,17 +113,20 @@ impl Key {
 /// The process's environment, or a test's.
 pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
+/// The key that a variable holds. Its name is not repeated in errors: some write the key itself there.
+pub(super) fn secret_in(environment: Environment<'_>, variable: &str) -> Result<Secret, &'static str> {
+    let value = environment(variable).ok_or("this environment variable is not set")?;
+    let secret = value.to_str().and_then(|value| value.parse().ok());
+    secret.ok_or("what the variable holds is not visible ASCII without spaces")
+}
+
 impl Written {
     /// The digest, or the field with a mistake and what it is.
     fn digest(&self, environment: Environment<'_>) -> Result<KeyDigest, (&'static str, &'static str)> {
         match (&self.key, &self.key_env, &self.key_sha256) {
             (Some(digest), None, None) | (None, None, Some(digest)) => Ok(digest.clone()),
             (None, Some(variable), None) => {
-                // The text is not repeated: some write the key itself there.
-                let value = environment(variable).ok_or(("key_env", "this environment variable is not set"))?;
-                let secret = value.to_str().and_then(|value| value.parse::<Secret>().ok());
-                let secret =
-                    secret.ok_or(("key_env", "what the variable holds is not visible ASCII without spaces"))?;
+                let secret = secret_in(environment, variable).map_err(|why| ("key_env", why))?;
                 Ok(KeyDigest::of(secret.expose()))
             }
             _ => Err(("", "exactly one of key, key_env and key_sha256 must be there")),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::de::value::MapAccessDeserializer;
@@ -9,10 +10,12 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::hint::hint;
+use super::keys::Environment;
 use super::node::Node;
 use super::problem::Report;
 use super::section::Section;
-use crate::config::{Policy, WorkerUrl};
+use super::worker_keys;
+use crate::config::{Policy, Secret, WorkerUrl};
 
 /// The workers of one model.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -39,11 +42,17 @@ pub struct PoolWorker {
     pub priority: Option<u32>,
     /// The same; 1 if it is left out, and greater than 0.
     pub cost: Option<f64>,
+    /// What it is sent as `Authorization: Bearer KEY`, wherever the file took it from.
+    pub api_key: Option<Secret>,
+    /// The environment variable that holds the key.
+    pub(super) api_key_env: Option<String>,
+    /// The file that holds the key.
+    pub(super) api_key_file: Option<PathBuf>,
 }
 
 impl Pool {
-    pub(super) fn read(document: &Node, report: &mut Report) -> Vec<Self> {
-        let section = Section::<Self>::read(document, "pools", report);
+    pub(super) fn read(document: &Node, environment: Environment<'_>, report: &mut Report) -> Vec<Self> {
+        let mut section = Section::<Self>::read(document, "pools", report);
         section.unique("model", |pool| vec![pool.model.clone()], report);
         section.unique("aliases", |pool| pool.aliases.clone(), report);
         let models: HashSet<&str> = section.items.iter().map(|item| item.value.model.as_str()).collect();
@@ -56,13 +65,14 @@ impl Pool {
                 section.report(item, "workers", &format!("{} is there twice", twice.url), report);
             }
         }
+        worker_keys::read(&mut section.items, environment, report);
         section.values()
     }
 }
 
 impl<'de> Deserialize<'de> for PoolWorker {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const FIELDS: &[&str] = &["url", "priority", "cost"];
+        const FIELDS: &[&str] = &["url", "priority", "cost", "api_key", "api_key_env", "api_key_file"];
         deserializer.deserialize_struct("PoolWorker", FIELDS, UrlOrMap)
     }
 }
@@ -78,7 +88,7 @@ impl<'de> Visitor<'de> for UrlOrMap {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<PoolWorker, E> {
         let url = text.parse().map_err(E::custom)?;
-        Ok(PoolWorker { url, priority: None, cost: None })
+        Ok(PoolWorker { url, priority: None, cost: None, api_key: None, api_key_env: None, api_key_file: None })
     }
 
     fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<PoolWorker, M::Error> {
@@ -92,6 +102,12 @@ impl<'de> Visitor<'de> for UrlOrMap {
             priority: Option<u32>,
             #[serde(default, deserialize_with = "cost")]
             cost: Option<f64>,
+            #[serde(default, deserialize_with = "secret")]
+            api_key: Option<Secret>,
+            #[serde(default)]
+            api_key_env: Option<String>,
+            #[serde(default)]
+            api_key_file: Option<PathBuf>,
         }
         Fields::deserialize(MapAccessDeserializer::new(map))
     }
@@ -99,6 +115,10 @@ impl<'de> Visitor<'de> for UrlOrMap {
 
 fn worker_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WorkerUrl, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
 }
 
 fn cost<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {

@@ -36,7 +36,7 @@ fn every_problem_is_reported_at_once_and_in_order() {
     bad(
         "port: 70000\nhost: [1, 2]\npolicy: power_of_tow\nmax-payload-size: 1\nlog_json: yes\nshards:\n\
          health_check_interval_secs: 0\nrequest_id_headers: [x-a, 'x b', {a: 1}]\nconfig: other.yaml\n\
-         poolz: []\nkeys:\n- {name: a, role: admni, key: k}\nport: 1\nworker_urls: http://a:1/x\n",
+         poolz: []\nkeys:\n- {name: a, role: admni, key: k}\nport: 1\nworker_urls: http://a:1?x\n",
         &[
             "f:1: port: 70000 is not in 0..=65535",
             "f:2: host: it must be one value",
@@ -51,7 +51,7 @@ fn every_problem_is_reported_at_once_and_in_order() {
             "f:10: poolz: no such key (did you mean `pools`?)",
             "f:12: keys[0].role: it must be one of admin, read-only, caller, not `admni` (did you mean `admin`?)",
             "f:13: port: it is there already, in line 1",
-            "f:14: worker_urls: `http://a:1/x` is not a worker URL",
+            "f:14: worker_urls: `http://a:1?x` is not a worker URL",
         ],
     );
 }

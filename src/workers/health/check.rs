@@ -64,9 +64,11 @@ impl CheckError {
 }
 
 /// A worker passes if it answers with any status below 500, or over HTTP/2 with a reset of the stream, as gRPC servers
-/// do: a server without such an endpoint is alive too.
+/// do: a server without such an endpoint is alive too. A worker with a base path is one of a host's several services, or
+/// a hosted one, and its models are the only thing that all of those can be asked for.
 pub async fn check(connector: &Connector, worker: &Worker, config: &Workers) -> Result<(), CheckError> {
-    let asked = ask(connector, worker, &config.health_check_endpoint);
+    let path = if worker.url.has_base_path() { "/v1/models" } else { &config.health_check_endpoint };
+    let asked = ask(connector, worker, path);
     match tokio::time::timeout(config.health_check_timeout_secs, asked).await {
         Err(_) => Err(late(worker).await),
         Ok(Ok(status @ 500..)) => Err(CheckError::Status(status)),

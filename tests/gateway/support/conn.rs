@@ -68,7 +68,7 @@ impl Conn {
         self.answer_as(200, "application/json", body.to_string());
     }
 
-    fn answer_as(&mut self, status: u16, kind: &str, body: impl AsRef<[u8]>) {
+    pub fn answer_as(&mut self, status: u16, kind: &str, body: impl AsRef<[u8]>) {
         let body = body.as_ref();
         let head = format!("HTTP/1.1 {status} S\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
         self.send([head.as_bytes(), body].concat());

@@ -7,7 +7,7 @@ use super::tls::{Acceptor, Channel};
 use super::wait::eventually;
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub struct Worker {
 
 struct Seen {
     health: AtomicU16,
+    /// The script answers everything.
+    is_bare: AtomicBool,
     models: Mutex<Vec<&'static str>>,
     requests: Requests<ReceivedRequest>,
     notes: Mutex<Notes>,
@@ -95,6 +97,7 @@ impl Worker {
         let address = listener.local_addr().expect("a listener has an address");
         let seen = Arc::new(Seen {
             health: AtomicU16::new(200),
+            is_bare: AtomicBool::new(false),
             models: Mutex::default(),
             requests: Requests::default(),
             notes: Mutex::default(),
@@ -111,6 +114,13 @@ impl Worker {
     /// The status of the next health checks; 0 gives them to the script like any other request.
     pub fn set_health(&self, status: u16) {
         self.seen.health.store(status, Ordering::SeqCst);
+    }
+
+    /// Leaves everything to the script: health checks and the gateway's questions for models, too.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        self.seen.is_bare.store(true, Ordering::SeqCst);
+        self
     }
 
     /// What it lists from now on.
@@ -236,9 +246,12 @@ fn serve(mut conn: Conn, start: Start, script: &Script, seen: &Seen) -> usize {
     let id = conn.id();
     let mut nth = 0;
     while conn.is_kept() {
+        let answers_itself = !seen.is_bare.load(Ordering::SeqCst);
         match conn.read_request(start, nth) {
-            Ok(Some(request)) if seen.is_health_check(&request) => conn.answer(seen.health(), ""),
-            Ok(Some(request)) if asks_for_models(&request.target, &request.headers) => seen.answer_models(&mut conn),
+            Ok(Some(request)) if answers_itself && seen.is_health_check(&request) => conn.answer(seen.health(), ""),
+            Ok(Some(request)) if answers_itself && asks_for_models(&request.target, &request.headers) => {
+                seen.answer_models(&mut conn)
+            }
             Ok(Some(request)) => {
                 nth += 1;
                 seen.requests.add(request.clone());

@@ -88,6 +88,44 @@ fn pools() {
 }
 
 #[test]
+fn keys_of_workers() {
+    let file = std::env::temp_dir().join(format!("smg-worker-key-{}", std::process::id()));
+    std::fs::write(&file, "from-file\n").expect("a temporary file");
+    let at = file.display();
+    let config = good(&format!(
+        "pools:\n- model: a\n  workers:\n  - {{url: http://a, api_key: 007}}\n  - {{url: http://b, api_key_env: SMG_TEST_KEY}}\n  \
+         - {{url: https://c/v1, api_key_file: {at}}}\n  - http://d\n- {{model: b, workers: [{{url: http://a, api_key: 007}}]}}"
+    ));
+    let keys: Vec<_> = config.sections.pools[0].workers.iter().map(|worker| worker.api_key.as_ref()).collect();
+    let keys: Vec<_> = keys.iter().map(|key| key.map(|key| str::from_utf8(key.expose()).expect("text"))).collect();
+    assert_eq!(keys, [Some("007"), Some("from-environment"), Some("from-file"), None]);
+    assert!(!format!("{config:?}").contains("from-file"), "keys don't print");
+    std::fs::remove_file(&file).expect("it is there");
+    bad(
+        &format!(
+            "pools:\n- model: a\n  workers:\n  - {{url: http://a, api_key: x, api_key_env: SMG_TEST_KEY}}\n  \
+             - {{url: http://b, api_key_env: SMG_NOT_SET}}\n  - {{url: http://c, api_key_file: {at}}}\n  \
+             - {{url: http://d, api_key: k}}\n  - {{url: http://e, api_key_file: /}}\n\
+             - model: b\n  workers: [{{url: http://d, api_key: l}}]"
+        ),
+        &[
+            "f:4: pools[0].workers[0].api_key: only one of api_key, api_key_env and api_key_file",
+            "f:5: pools[0].workers[1].api_key_env: this environment variable is not set",
+            "f:6: pools[0].workers[2].api_key_file: the file can't be read: ",
+            "f:8: pools[0].workers[4].api_key_file: it is not a regular file",
+            "f:10: pools[1].workers: http://d has another key in an earlier pool",
+        ],
+    );
+    bad(
+        "pools: [{model: a, workers: [{url: http://a, api_key: ''}, {url: http://b, api_key: [x]}]}]",
+        &[
+            "f:1: pools[0].workers[0].api_key: a key must not be empty",
+            "f:1: pools[0].workers[1].api_key: it must be text",
+        ],
+    );
+}
+
+#[test]
 fn routes() {
     let config = good(
         "pools: [{model: m, workers: []}]\nroutes:\n- {path: /v1/embeddings, methods: [POST], pool: m, request_timeout_secs: 0.5, \
