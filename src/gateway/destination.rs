@@ -21,8 +21,8 @@ static TARGET_WORKER: HeaderName = HeaderName::from_static("x-smg-target-worker"
 /// sent on: the client of a gRPC call may not say more before it is answered.
 pub fn wants_body(exchange: &Exchange, head: &RequestHead) -> bool {
     let is_wanted = match (&exchange.view.snapshot.pools[..], own_pool(exchange)) {
-        ([only], _) => only.wants_prompt(),
-        (pools, Some(own)) => pools[own].wants_prompt(),
+        ([only], _) => only.wants_prompt() || only.lists_differ(),
+        (pools, Some(own)) => pools[own].wants_prompt() || pools[own].lists_differ(),
         (_, None) => true,
     };
     is_wanted && is_json(&head.headers)

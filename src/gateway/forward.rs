@@ -2,10 +2,14 @@
 //! answer. Another attempt is made only while nothing of an answer has been sent on, and only if the worker cannot have
 //! seen the request, says itself that it has not carried it out, or may see it twice without harm.
 
+mod elsewhere;
+
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderValue};
+use http_body::Body;
 
 use super::answer::Answer;
 use super::attempt::{Attempt, Begun, Failed, Left, Reuse};
@@ -43,10 +47,18 @@ pub async fn send(
     let routing_key = destination::routing_key(&view.snapshot, &head.headers);
     exchange.record.model = said.prompt().and_then(|prompt| prompt.model.name()).map(Into::into);
     let mut now = Instant::now();
-    let destination = Destination::find(exchange, head, &said, &routing_key, now)?;
+    let destination = match Destination::find(exchange, head, &said, &routing_key, now) {
+        Err(GatewayError::UnknownModel(model)) if !model.is_empty() => {
+            return Box::pin(elsewhere::send(exchange, head, body, model)).await;
+        }
+        found => found?,
+    };
     let pool = &view.snapshot.pools[destination.pool];
     let resend = Resend::of(&body, exchange.record.upload());
     let mut attempts = Attempts::new(exchange, pool);
+    if pool.lists_differ() {
+        elsewhere::avoid_others(exchange, pool, &mut attempts);
+    }
     let nobody = if pool.healthy_count() == 0 { GatewayError::NoWorker } else { GatewayError::AllLeftAlone };
     let mut last = Err(nobody);
     while let Some(mut lease) = attempts.pick(pool, &destination.ask, now) {
@@ -62,15 +74,24 @@ pub async fn send(
             Ok(mut begun) => {
                 let status = begun.0.status;
                 attempts.answered(exchange, &mut lease, status);
+                if status == StatusCode::NOT_FOUND {
+                    let mut received = Received::new(begun, lease);
+                    let elsewhere = elsewhere::body_for_another(exchange, pool, &resend, &mut attempts, &mut received);
+                    let elsewhere = Box::pin(elsewhere).await?;
+                    last = Ok(received);
+                    let Some(again) = elsewhere else { break };
+                    (body, now) = (again, Instant::now());
+                    continue;
+                }
                 if !retry::may_be_retried(status, attempts.repeat) {
                     resend.forget();
-                    return Ok(Received { begun, lease }.into_answer(exchange));
+                    return Ok(Received::new(begun, lease).into_answer(exchange));
                 }
                 let asked = begun.0.headers.get(header::RETRY_AFTER);
                 let asked = asked.and_then(|value| retry::retry_after(value, SystemTime::now()));
                 let pause = attempts.pause(exchange, head, Failure::Status(status), asked);
                 let rest = if pause.is_some() { begun.1.take_back() } else { None };
-                last = Ok(Received { begun, lease });
+                last = Ok(Received::new(begun, lease));
                 (pause, Left::Rest(rest))
             }
             Err(Failed { error, kind, left }) => {
@@ -253,18 +274,25 @@ impl Left {
 struct Received {
     begun: Begun,
     lease: Lease,
+    /// What was read of its body to see what it says.
+    seen: Option<Bytes>,
 }
 
 impl Received {
+    fn new(begun: Begun, lease: Lease) -> Self {
+        Self { begun, lease, seen: None }
+    }
+
     fn into_answer(self, exchange: &Exchange) -> Answer {
-        let Self { begun: (Response { status, mut headers, .. }, body), lease } = self;
+        let Self { begun: (Response { status, mut headers, .. }, body), lease, seen } = self;
         exchange.record.upload().answered();
         headers::strip_hop_by_hop(&mut headers);
         // Whatever the worker calls it: the client and the log know the request by this id.
         headers.insert(&X_REQUEST_ID, exchange.record.request_id.clone());
         let content = match &exchange.upgrade {
             Some(protocol) if status == StatusCode::SWITCHING_PROTOCOLS => switched(exchange, protocol, body),
-            _ => Content::Stream { first: None, rest: body.settled() },
+            _ if seen.is_some() && body.is_end_stream() => Content::Whole(seen.filter(|seen| !seen.is_empty())),
+            _ => Content::Stream { first: seen, rest: body.settled() },
         };
         let hold = Hold { lease: Some(lease), ..Hold::default() };
         Answer { head: ResponseHead { status, headers }, content, hold }

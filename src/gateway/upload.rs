@@ -299,6 +299,20 @@ impl Resend {
         (!is_lost && (is_whole || rest.is_some())).then(|| WorkerBody::again(upload, rest))
     }
 
+    /// Nothing of a body has come, and nothing is known to come.
+    pub fn is_empty(&self) -> bool {
+        self.whole.as_ref().map_or(self.upload.bytes.get() == 0, Option::is_none)
+    }
+
+    /// All of the body, if it has come and is kept.
+    pub fn kept(&self) -> Option<Bytes> {
+        if let Some(body) = &self.whole {
+            return body.clone();
+        }
+        let kept = &mut *self.upload.kept.borrow_mut();
+        (kept.is_whole && !kept.is_lost).then(|| join(kept.pieces().make_contiguous()))
+    }
+
     /// There will be no other attempt.
     pub fn forget(&self) {
         self.upload.forget();

@@ -40,6 +40,8 @@ pub struct Pool {
     /// Positions in `all` of those that are healthy; if none is, of those that take connections.
     healthy: Vec<usize>,
     is_in_panic: bool,
+    /// Some of them list other models than others.
+    lists_differ: bool,
     balancer: Balancer,
     /// Time in which a worker that comes back gets its full share.
     slow_start: Duration,
@@ -56,7 +58,9 @@ impl Pool {
             is_in_panic = !healthy.is_empty();
         }
         let keys: Vec<_> = all.iter().map(|worker| worker.key).collect();
-        Self { serves, all, healthy, is_in_panic, balancer: balancer.over(&keys), slow_start }
+        let lists: Vec<_> = all.iter().map(|worker| worker.models()).filter(|models| !models.is_empty()).collect();
+        let lists_differ = lists.windows(2).any(|two| two[0] != two[1]);
+        Self { serves, all, healthy, is_in_panic, lists_differ, balancer: balancer.over(&keys), slow_start }
     }
 
     pub fn balancer(&self) -> &Balancer {
@@ -85,9 +89,19 @@ impl Pool {
         self.healthy.len()
     }
 
+    /// The same workers, as positions in `all`.
+    pub fn healthy_positions(&self) -> &[usize] {
+        &self.healthy
+    }
+
     /// The same workers.
     pub fn healthy(&self) -> impl Iterator<Item = &Arc<Worker>> {
         self.healthy.iter().map(|at| &self.all[*at])
+    }
+
+    /// Whether there is a choice that depends on a request's model: not all of the workers list the same ones.
+    pub fn lists_differ(&self) -> bool {
+        self.lists_differ
     }
 
     /// Whether there is a choice that depends on a request's prompt.

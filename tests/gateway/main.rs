@@ -79,6 +79,7 @@ mod hostile_output;
 mod hostile_spinners;
 mod keepalive_comments;
 mod keys;
+mod late_models;
 mod life_cycle;
 mod limits;
 mod listed_models;
