@@ -85,6 +85,8 @@ struct Asking {
     is_wanted: bool,
     /// What it said last no longer counts as said lately.
     is_stale: bool,
+    /// It gave a list when it was asked last.
+    has_list: bool,
     /// It refused to say, for want of the right key.
     is_refused: bool,
 }
@@ -134,13 +136,16 @@ impl Listing {
         }
     }
 
-    /// The same, and waits until what it said is in force.
+    /// The same, and waits until what it said is in force; not for a worker that gave no list when it was asked last, which
+    /// may take all of its time again.
     pub async fn renew(&self) {
         let mut asked = self.asked.subscribe();
         if self.is_due() {
             self.want();
-            // The sender lives as long as this does.
-            let _ = asked.changed().await;
+            if self.asking().has_list {
+                // The sender lives as long as this does.
+                let _ = asked.changed().await;
+            }
         }
     }
 
@@ -165,7 +170,7 @@ pub async fn learn(connector: &Connector, worker: &Worker) -> bool {
     }
     let list = list(connector, worker, "smg-health").await;
     let mut asking = worker.listing.asking();
-    (asking.last, asking.is_stale) = (Some(Instant::now()), false);
+    (asking.last, asking.is_stale, asking.has_list) = (Some(Instant::now()), false, list.is_some());
     drop(asking);
     list.is_some_and(|list| worker.listing.read(&list))
 }

@@ -196,3 +196,33 @@ fn a_request_is_not_sent_again_where_none_is() {
     assert!(ask(&gateway, "adapter").contains("does not exist"));
     assert_eq!(ask(&gateway, "adapter"), "B", "but the next one finds it");
 }
+
+// Nobody waits for the list of a worker that does not give it, however often models are asked for that do not exist.
+#[test]
+fn a_worker_that_does_not_list_its_models_holds_nobody_up() {
+    let lists = std::sync::atomic::AtomicUsize::new(0);
+    let silent = Worker::new(move |request, conn| match request.target.as_str() {
+        "/v1/models" if lists.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0 => {
+            std::thread::sleep(Duration::from_secs(6));
+        }
+        "/v1/models" => conn.answer_json(&json!({"data": [{"id": "b"}]})),
+        _ => conn.answer(200, "B"),
+    })
+    .bare();
+    let a = Vllm::new("A", &["a"]);
+    let gateway = Gateway::builder().workers([&a.worker, &silent]).start();
+    gateway.wait_for_workers(2);
+    let_a_second_pass();
+    // The first to ask waits for two seconds; then it is known that the worker does not say it.
+    ask(&gateway, "none");
+    eventually(Duration::from_secs(10), || {
+        let start = Instant::now();
+        assert!(ask(&gateway, "none").contains("model_not_found"));
+        start.elapsed() < Duration::from_millis(500)
+    });
+    std::thread::sleep(Duration::from_millis(1100));
+    let start = Instant::now();
+    (0..20).for_each(|_| drop(ask(&gateway, "none")));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_eq!((ask(&gateway, "a"), ask(&gateway, "b")), ("A".into(), "B".into()));
+}
