@@ -10,6 +10,10 @@ pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-fo
 pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// The fields in which callers present keys: OpenAI's clients use the first, Anthropic's the second, Azure's the third.
+pub static KEY_FIELDS: [HeaderName; 3] =
+    [header::AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
+
 /// Removes what belongs to one connection only: the fields that `Connection` nominates and the well-known
 /// ones (RFC 9110 section 7.6.1), and what a proxy and its client say to each other about access. `Trailer` stays: it
 /// announces fields that are passed on.

@@ -16,7 +16,7 @@ use crate::config::file::{self, KeyDigest, Role};
 use crate::metrics::Exposition;
 use crate::rate::Rate;
 
-pub use self::credentials::{Credentials, FIELDS, Presented};
+pub use self::credentials::{Credentials, Presented};
 
 /// The field in which modules and workers are told whose request it is.
 pub static KEY_NAME: HeaderName = HeaderName::from_static("x-smg-key-name");

@@ -9,7 +9,7 @@ use super::error::GatewayError;
 use crate::client::Client;
 use crate::headers::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
 use crate::http1::head::Request;
-use crate::keys::{self, KEY_NAME};
+use crate::keys::KEY_NAME;
 use crate::modules::RequestHead;
 
 /// The longest method that is passed on.
@@ -36,7 +36,7 @@ fn check_credentials(headers: &HeaderMap) -> Result<(), GatewayError> {
         return Ok(());
     }
     let is_repeated = |name: &HeaderName| headers.get_all(name).iter().nth(1).is_some();
-    match keys::FIELDS.iter().chain([&header::PROXY_AUTHORIZATION]).any(is_repeated) {
+    match headers::KEY_FIELDS.iter().chain([&header::PROXY_AUTHORIZATION]).any(is_repeated) {
         true => Err(GatewayError::BadRequest("A header that carries credentials is there more than once.")),
         false => Ok(()),
     }

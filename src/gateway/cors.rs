@@ -7,8 +7,8 @@ use http_body::Body;
 
 use super::answer::Answer;
 use crate::config::Config;
+use crate::headers::KEY_FIELDS;
 use crate::http1::head::Request;
-use crate::keys;
 
 /// Methods that pages may use.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -43,7 +43,7 @@ pub fn is_keyless(request: &Request, body: &impl Body) -> bool {
     is_preflight(request)
         && body.is_end_stream()
         && request.uri.path().starts_with('/')
-        && !keys::FIELDS.iter().any(|name| request.headers.contains_key(name))
+        && !KEY_FIELDS.iter().any(|name| request.headers.contains_key(name))
         && !odd.iter().any(|name| request.headers.contains_key(*name))
 }
 

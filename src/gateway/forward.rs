@@ -63,7 +63,7 @@ pub async fn send(
     let mut last = Err(nobody);
     while let Some(mut lease) = attempts.pick(pool, &destination.ask, now) {
         attempts.begin(exchange, head, &lease, &last);
-        let mut own = own_head(head, &lease.worker)?;
+        let mut own = own_head(exchange, head, &lease.worker)?;
         if let Ok(Received { begun: (_, body), .. }) = std::mem::replace(&mut last, Err(GatewayError::NoWorker)) {
             body.pass_over();
         }
@@ -125,7 +125,11 @@ pub async fn send(
 
 /// The head as this worker is sent it, where others are sent another one: the worker has a base path, or a key of its
 /// own. It is made for one attempt, so that nobody else gets the key.
-fn own_head(head: &RequestHead, worker: &Worker) -> Result<Option<Box<RequestHead>>, GatewayError> {
+fn own_head(
+    exchange: &Exchange,
+    head: &RequestHead,
+    worker: &Worker,
+) -> Result<Option<Box<RequestHead>>, GatewayError> {
     if worker.takes_as_is() {
         return Ok(None);
     }
@@ -134,7 +138,10 @@ fn own_head(head: &RequestHead, worker: &Worker) -> Result<Option<Box<RequestHea
         TargetError::TooLong => GatewayError::NoRequest(HeadError::TargetTooLong.into()),
     })?;
     let mut headers = head.headers.clone();
-    worker.credentials().apply_to_request(&mut headers);
+    // A CORS preflight may come without a caller's key, and goes on without the worker's.
+    if exchange.key.is_some() || exchange.view.snapshot.keys.is_open() {
+        worker.credentials().apply_to_request(&mut headers);
+    }
     Ok(Some(Box::new(RequestHead { method: head.method.clone(), uri, headers })))
 }
 

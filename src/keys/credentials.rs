@@ -3,21 +3,16 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap};
 
 use super::{Goes, Key, Keys};
+use crate::headers::KEY_FIELDS;
 
-const COUNT: usize = 3;
-
-/// The fields. Each may be there once.
-pub static FIELDS: [HeaderName; COUNT] =
-    [header::AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
-
-/// What a request says in [`FIELDS`].
+/// What a request says in [`KEY_FIELDS`].
 pub struct Credentials<'a> {
     pub presented: Presented<'a>,
-    /// The fields that carry a key of the gateway alone, in the order of [`FIELDS`].
-    own: [bool; COUNT],
+    /// The fields that carry a key of the gateway alone, in the order of [`KEY_FIELDS`].
+    own: [bool; KEY_FIELDS.len()],
 }
 
 /// Whose key a request presents.
@@ -33,7 +28,7 @@ pub enum Presented<'a> {
 impl Credentials<'_> {
     /// Removes the fields that nobody behind the gateway may see.
     pub fn strip(&self, headers: &mut HeaderMap) {
-        for (name, _) in FIELDS.iter().zip(self.own).filter(|(_, is_own)| *is_own) {
+        for (name, _) in KEY_FIELDS.iter().zip(self.own).filter(|(_, is_own)| *is_own) {
             headers.remove(name);
         }
     }
@@ -53,10 +48,10 @@ impl Keys {
     /// Where callers need no key, fields that disagree are theirs to explain to the worker, unless one has a key that is
     /// known here.
     pub fn credentials(&self, headers: &HeaderMap) -> Credentials<'_> {
-        let mut own = [false; COUNT];
+        let mut own = [false; KEY_FIELDS.len()];
         let mut first: Option<Offer> = None;
         let (mut disagree, mut is_known) = (false, false);
-        for (name, own) in FIELDS.iter().zip(&mut own) {
+        for (name, own) in KEY_FIELDS.iter().zip(&mut own) {
             let value = headers.get(name).map_or(&b""[..], |value| value.as_bytes().trim_ascii());
             if value.is_empty() {
                 continue;
@@ -104,7 +99,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
     use crate::config::Config;

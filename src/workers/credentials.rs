@@ -4,9 +4,7 @@ use http::HeaderValue;
 use http::header::{self, HeaderMap};
 
 use crate::config::Secret;
-
-/// Fields in which callers present keys.
-const CALLERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+use crate::headers::KEY_FIELDS;
 
 /// What one worker is sent in `Authorization`.
 #[derive(Debug, Default, PartialEq)]
@@ -33,7 +31,7 @@ impl Credentials {
     /// Puts the worker's key in place of the caller's, which is nobody's business but the gateway's then.
     pub fn apply_to_request(&self, headers: &mut HeaderMap) {
         if let Some(key) = &self.requests {
-            for name in CALLERS {
+            for name in &KEY_FIELDS {
                 headers.remove(name);
             }
             headers.insert(header::AUTHORIZATION, key.clone());
@@ -61,7 +59,7 @@ mod tests {
     use super::*;
 
     fn headers() -> HeaderMap {
-        CALLERS.into_iter().map(|name| (name.parse().expect("a name"), HeaderValue::from_static("caller"))).collect()
+        KEY_FIELDS.iter().map(|name| (name.clone(), HeaderValue::from_static("caller"))).collect()
     }
 
     #[test]

@@ -201,3 +201,15 @@ fn modules_do_not_see_a_workers_key() {
     assert_eq!((request("workers").status, request("other").status), (401, 401));
     assert_eq!(request("secret-api-key-12345").text(), "m authorization=Bearer workers");
 }
+
+#[test]
+fn a_preflight_without_a_callers_key_goes_on_without_the_workers() {
+    let worker = wanting("k1-s3cret", "a");
+    let gateway = Gateway::builder().worker(&worker).arg("--worker-api-key=k1-s3cret").arg("--api-key=callers").start();
+    let preflight = [("Origin", "https://page.example"), ("Access-Control-Request-Method", "POST")];
+    let answer = gateway.request("OPTIONS", "/v1/chat/completions", &preflight, b"");
+    assert_eq!((answer.status, answer.text().as_str()), (401, "no key"), "the worker was sent none");
+    let with_key = [preflight[0], preflight[1], ("Authorization", "Bearer callers")];
+    let answer = gateway.request("OPTIONS", "/v1/chat/completions", &with_key, b"");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "a authorization=Bearer k1-s3cret"));
+}
