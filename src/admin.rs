@@ -92,7 +92,7 @@ impl Admin {
 
     async fn resource(&self, call: AdminCall) -> Response<Bytes> {
         let (method, path) = (&call.method, call.path.as_str());
-        if matches!(*method, Method::POST | Method::PUT | Method::PATCH) && !is_json(&call.headers) {
+        if takes_body(method, path) && !is_json(&call.headers) {
             let why = "the content type must be application/json";
             return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", why);
         }
@@ -139,6 +139,14 @@ impl Admin {
         }
         let queued = sum(|counts| &counts.queued) as f64;
         exposition.counter("smg_admission_queued_total", "Requests that had to wait.", &[], queued);
+    }
+}
+
+/// Whether the resource has this method, with a body. For those that it does not have the answer is 405.
+fn takes_body(method: &Method, path: &str) -> bool {
+    match path.strip_prefix("/workers").or_else(|| path.strip_prefix("/wasm")) {
+        Some("") => *method == Method::POST,
+        _ => path.starts_with("/workers/") && matches!(*method, Method::PUT | Method::PATCH),
     }
 }
 

@@ -38,7 +38,9 @@ use tokio::task::{JoinSet, spawn_local};
 use self::frame::{FrameError, Frames};
 use self::module::CurrentModule;
 use self::reply::Reply;
+use crate::config::value::address;
 use crate::config::{FailurePolicy, GuestLimits, Log};
+use crate::listeners::hint;
 use crate::metrics::{self, Exposition, now_ms};
 use crate::modules::{Engine, EngineError, FailureKind, Hook, LoadError, Loader, ModuleGuests, ModuleMetrics};
 use crate::panics::{self, vital};
@@ -80,7 +82,7 @@ pub struct Options {
     #[arg(long, env = "FAIL_OPEN", value_parser = BoolishValueParser::new())]
     pub fail_open: bool,
     /// Address of the listener for /metrics, when --metrics-port is given
-    #[arg(long, env = "WASM_METRICS_HOST", default_value = "127.0.0.1", value_name = "ADDRESS")]
+    #[arg(long, env = "WASM_METRICS_HOST", default_value = "127.0.0.1", value_name = "ADDRESS", value_parser = address)]
     pub metrics_host: IpAddr,
     /// Serve /metrics on this port
     #[arg(long, env = "WASM_METRICS_PORT", value_name = "PORT")]
@@ -119,7 +121,7 @@ pub enum AgentError {
     Component { path: PathBuf },
     #[error("{}: {cause}", path.display())]
     Socket { path: PathBuf, cause: SocketError },
-    #[error("can't listen on {address} for metrics: {cause}")]
+    #[error("can't listen on {address} for metrics (--metrics-host, --metrics-port): {cause}{}", hint(.cause))]
     Metrics { address: SocketAddr, cause: io::Error },
     #[error("a part that the agent can't do without has panicked; the log says where")]
     Panicked,

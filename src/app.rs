@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,7 +19,7 @@ use crate::access_log::{self, Format};
 use crate::admin::{Admin, Reloads, models};
 use crate::admission::Admission;
 use crate::client::Offers;
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, ListenAddress, ModuleFile};
 use crate::fleet::Fleet;
 use crate::gateway::Shared;
 use crate::gateway::accept::Via;
@@ -72,10 +73,18 @@ pub enum StartError {
     Cache(#[from] CacheError),
     #[error("--wasm-module, or `modules` of the file, needs --enable-wasm")]
     ModuleWithoutWasm,
-    #[error("--wasm-module {name}: {cause}")]
-    Module { name: String, cause: DeployError },
+    #[error("--wasm-module {}={}: {cause}{}", module.name, module.file.display(), place(&module.file))]
+    Module { module: ModuleFile, cause: DeployError },
     #[error(transparent)]
     FileModule(#[from] SectionError),
+}
+
+/// Where a relative path leads.
+fn place(file: &Path) -> String {
+    match file.is_absolute() {
+        true => String::new(),
+        false => format!("; taken from the working directory, the path is {}", registry::absolute(file).display()),
+    }
 }
 
 /// A running gateway. It belongs to the control plane's thread.
@@ -324,7 +333,7 @@ async fn deploy_at_start(registry: &Registry, config: &Config, publisher: &Publi
             allow_duplicate: true,
         };
         let deployed = registry.deploy(deployment, Origin::Flags).await;
-        deployed.map_err(|cause| StartError::Module { name: module.name.clone(), cause })?;
+        deployed.map_err(|cause| StartError::Module { module: module.clone(), cause })?;
     }
     let staged = reload::stage(registry, config).await?;
     staged.commit(|modules| publisher.update(|next| next.modules = modules));

@@ -7,16 +7,22 @@ pub mod echo_worker;
 pub mod health;
 
 use std::ffi::OsString;
+use std::path::Path;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::admin::wasm;
-use crate::config::{Config, Wasm, file};
+use crate::config::{Config, Wasm, environment, file};
 use crate::modules;
+
+/// What values of flags may look like.
+const UNITS: &str = "Times and sizes may have a unit: 500ms, 30s, 5m, 2h, 1d; 64KiB, 10MiB (of 1024), 10MB, 1GB (of 1000). \
+                     Without one they are in seconds, milliseconds or bytes, as the flag says.";
 
 /// A WebAssembly-extensible gateway in front of LLM inference workers
 #[derive(Debug, Parser)]
-#[command(name = "smg", version, max_term_width = 110, args_conflicts_with_subcommands = true)]
+#[command(name = "smg", version, max_term_width = 110, args_conflicts_with_subcommands = true, after_help = UNITS)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -62,8 +68,10 @@ impl Cli {
     }
 
     fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = Self::command();
-        let (matches, file) = file::parse(command.clone(), &split_many_valued(arguments), check_module)?;
+        let arguments = split_many_valued(arguments);
+        let mut command = environment::settle(Self::command(), &arguments);
+        let parsed = file::parse(command.clone(), &arguments, check_module, file::Unset::Mistake);
+        let (matches, file) = parsed.map_err(|error| explain(error.into(), &command, &arguments))?;
         let mut cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         if let Some(file) = file {
             cli.config_mut().read(file);
@@ -88,9 +96,46 @@ impl Cli {
 }
 
 /// What the admin API would say of a module of the configuration file, but for what only its bytes can tell.
-fn check_module(module: &file::Module, flags: &Wasm) -> Option<file::Problem> {
-    let error = wasm::of_file(module, &flags.into()).err()?;
-    Some(module.problem(&error.field, &error.text))
+fn check_module(module: &file::Module, flags: &Wasm) -> Vec<file::Problem> {
+    let mistakes = wasm::mistakes(module, &flags.into());
+    mistakes.iter().map(|error| module.problem(&error.field, &error.text)).collect()
+}
+
+/// Adds to an error what whoever sees it can't know.
+fn explain(mut error: clap::Error, command: &clap::Command, arguments: &[OsString]) -> clap::Error {
+    let tip = match error.kind() {
+        ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument | ErrorKind::ArgumentConflict => meant_file(&error),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => of_variable(&error, command, arguments),
+        _ => None,
+    };
+    if let Some(tip) = tip {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
+/// A file where a command is expected is a configuration file.
+fn meant_file(error: &clap::Error) -> Option<String> {
+    let named = error.get(ContextKind::InvalidSubcommand).or_else(|| error.get(ContextKind::InvalidArg));
+    let Some(ContextValue::String(named)) = named else { return None };
+    let is_yaml = [".yaml", ".yml"].iter().any(|suffix| named.ends_with(suffix));
+    let is_meant = !named.starts_with('-') && (is_yaml || Path::new(named).is_file());
+    is_meant.then(|| format!("a configuration file is named with --config: smg --config {named}"))
+}
+
+/// clap names the flag of a value wherever it comes from.
+fn of_variable(error: &clap::Error, command: &clap::Command, arguments: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return None };
+    let long = named.strip_prefix("--")?.split([' ', '=', '[']).next()?;
+    let is_typed = |argument: &OsString| {
+        let rest = argument.to_str().and_then(|argument| argument.strip_prefix("--")?.strip_prefix(long));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let commands = std::iter::once(command).chain(command.get_subcommands());
+    let mut flags = commands.flat_map(clap::Command::get_arguments).filter(|flag| flag.get_long() == Some(long));
+    let variable = flags.find_map(|flag| flag.get_env()).filter(|variable| std::env::var_os(variable).is_some())?;
+    let is_from_there = !arguments.iter().any(is_typed);
+    is_from_there.then(|| format!("the value is that of the environment variable {}", variable.to_string_lossy()))
 }
 
 /// clap takes no further values after `--option=value`; existing command lines put them there.

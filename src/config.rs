@@ -4,6 +4,7 @@
 mod access;
 mod admission;
 mod dns_server;
+pub mod environment;
 pub mod file;
 mod limits;
 mod listen;
@@ -13,12 +14,13 @@ mod retries;
 mod secret;
 mod tls;
 mod traces;
-mod value;
+pub mod value;
 mod wasm;
 mod watch;
 mod worker_url;
 mod workers;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -62,6 +64,9 @@ pub struct Config {
     /// Of the file, as it was read.
     #[arg(skip)]
     pub digest: Option<file::FileDigest>,
+    /// Environment variables that the file names.
+    #[arg(skip)]
+    pub variables: BTreeSet<String>,
     #[command(flatten)]
     pub listen: Listen,
     #[command(flatten)]
@@ -91,6 +96,7 @@ impl Config {
     pub fn read(&mut self, file: file::FileConfig) {
         self.sections = file.sections;
         self.digest = Some(file.digest);
+        self.variables = file.variables;
     }
 }
 

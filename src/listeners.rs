@@ -56,8 +56,8 @@ pub enum Speaks {
 /// Why a gateway can't listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("can't listen on {address}: {cause}")]
-    Bind { address: ListenAddress, cause: SocketError },
+    #[error("can't listen on {address} ({setting}): {cause}{}", hint_of(.address, .cause))]
+    Bind { address: ListenAddress, setting: &'static str, cause: SocketError },
     #[error("the sockets that were handed over (LISTEN_FDS) can't be used: {0}")]
     HandedOver(#[source] io::Error),
     #[error("listener {0} speaks TLS, and there is no certificate")]
@@ -71,13 +71,15 @@ pub async fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
     let has_flags = config.tls.tls_cert_path.is_some();
     let has_certificate = has_flags || !config.sections.certificates.is_empty();
     let speaks = |tls: bool| if tls { Speaks::Tls } else { Speaks::Plain };
-    let main = (ListenAddress::Tcp(SocketAddr::new(listen.host, listen.port)), speaks(has_flags), false);
+    let main = ListenAddress::Tcp(SocketAddr::new(listen.host, listen.port));
+    let main = ("--host, --port", main, speaks(has_flags), false);
     let others = config.sections.listeners.iter();
-    let others = others.map(|listener| (listener.address.clone(), speaks(listener.tls), listener.admin));
+    let others = others
+        .map(|listener| ("`listeners` of the file", listener.address.clone(), speaks(listener.tls), listener.admin));
     // Without one that is meant for it, the admin API answers everywhere. Where it has one, nothing else does there.
     let is_everywhere = !config.sections.listeners.iter().any(|listener| listener.admin);
     let mut listeners = Vec::new();
-    for (number, (address, speaks, admin)) in std::iter::once(main).chain(others).enumerate() {
+    for (number, (setting, address, speaks, admin)) in std::iter::once(main).chain(others).enumerate() {
         if speaks == Speaks::Tls && !has_certificate {
             return Err(ListenError::NoCertificate(address));
         }
@@ -86,7 +88,10 @@ pub async fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
         let is_shared = is_handed_over || listen.reuse_port;
         let (socket, address) = match handed_over {
             Some(handed_over) => handed_over,
-            None => Socket::bind(&address, listen).await.map_err(|cause| ListenError::Bind { address, cause })?,
+            None => {
+                let bound = Socket::bind(&address, listen).await;
+                bound.map_err(|cause| ListenError::Bind { address, setting, cause })?
+            }
         };
         let offers = match admin {
             _ if is_everywhere => Offers::Everything,
@@ -101,8 +106,29 @@ pub async fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
 
 /// One plain socket, for `/metrics`.
 pub fn plain(address: SocketAddr) -> Result<AsyncListener, ListenError> {
-    let failed = |cause: io::Error| ListenError::Bind { address: ListenAddress::Tcp(address), cause: cause.into() };
+    let failed = |cause: io::Error| ListenError::Bind {
+        address: ListenAddress::Tcp(address),
+        setting: "--prometheus-host, --prometheus-port",
+        cause: cause.into(),
+    };
     socket::bind(address, false).map_err(failed)
+}
+
+fn hint_of(address: &ListenAddress, cause: &SocketError) -> &'static str {
+    match (address, cause) {
+        (ListenAddress::Tcp(_), SocketError::Io(cause)) => hint(cause),
+        _ => "",
+    }
+}
+
+/// What to do about a port that can't be listened on.
+pub fn hint(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        ErrorKind::AddrInUse => "; another process listens there: stop it, or choose another port (0 takes a free one)",
+        ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        _ => "",
+    }
 }
 
 /// What accepting needs besides the socket.

@@ -1,5 +1,6 @@
 //! Runs a gateway as a process: log, start, what it says about itself, signals, drain.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -10,6 +11,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, StartError};
+use crate::config::environment::{self, Unknown};
 use crate::config::file::{self, FileDigest};
 use crate::config::{Config, ListenAddress, Watch};
 use crate::panics;
@@ -47,6 +49,7 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
         let mut stop = Stop::new()?;
         let mut watch = Watch::new(config.config.clone().zip(config.digest))?;
         let introduction = Introduction::new(&config);
+        warn_of_unknown_variables(&config.variables);
         let app = App::start(config, log.writer.clone()).await?;
         introduction.print(&app);
         warn_of_open_admin_api(&app);
@@ -160,6 +163,15 @@ fn warn_of_open_admin_api(app: &App) {
             "the admin API is open without a key to this machine, and so to whomever a proxy on it lets through: set \
              --admin-key, or give it a listener of its own, see docs/operations.md"
         );
+    }
+}
+
+/// A misspelt variable must not pass for the setting that it was meant to be.
+pub fn warn_of_unknown_variables(named: &BTreeSet<String>) {
+    for Unknown { name, meant } in environment::unknown(named).into_iter().take(MOST_WARNINGS) {
+        let variable = Untrusted(name.as_bytes());
+        let meant = meant.unwrap_or_default();
+        tracing::warn!(%variable, meant, "nothing reads this environment variable");
     }
 }
 

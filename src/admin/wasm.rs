@@ -1,5 +1,6 @@
 //! `/wasm`: modules are deployed, listed, shown and removed.
 
+mod mistakes;
 mod request;
 
 use std::time::{Duration, SystemTime};
@@ -11,6 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+pub use self::mistakes::mistakes;
 pub use self::request::FieldError;
 
 use self::request::ModuleRequest;

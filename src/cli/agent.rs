@@ -1,11 +1,12 @@
 //! `smg agent`: what the Sentinel (now Zentinel) proxy asks about requests, as a process of its own.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use tokio::runtime::Builder;
 
 use crate::agent::{self, AgentError, Options};
-use crate::{panics, telemetry};
+use crate::{panics, run, telemetry};
 
 /// What a module that can't be run ends the process with.
 const BAD_MODULE: u8 = 2;
@@ -37,6 +38,7 @@ fn serve(options: Options) -> Result<(), RunError> {
         log.log_level = "debug".to_owned();
     }
     let _log = telemetry::start(&log)?;
+    run::warn_of_unknown_variables(&BTreeSet::new());
     panics::install();
     let runtime = Builder::new_current_thread().enable_all().build_local(Default::default());
     let runtime = runtime.map_err(AgentError::System)?;

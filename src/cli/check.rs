@@ -7,7 +7,7 @@ use clap::builder::Resettable;
 use clap::{Args, Command};
 
 use super::check_module;
-use crate::config::file::ParseError;
+use crate::config::file::{ParseError, Unset};
 use crate::config::{Config, file};
 
 /// What a file with problems ends the process with.
@@ -28,8 +28,11 @@ pub struct Check {
 impl Check {
     pub fn run(self) -> ExitCode {
         let line = ["smg".into(), "--config".into(), self.file.clone().into_os_string()];
-        match file::parse(command(), &line, check_module) {
-            Ok(_) => {
+        match file::parse(command(), &line, check_module, Unset::Note) {
+            Ok((_, file)) => {
+                if let Some(notes) = file.map(|file| file.notes).filter(|notes| !notes.is_empty()) {
+                    eprintln!("{notes}");
+                }
                 println!("{}: ok", self.file.display());
                 return ExitCode::SUCCESS;
             }

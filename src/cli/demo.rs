@@ -15,6 +15,7 @@ use tokio::task::spawn_local;
 use super::Cli;
 use crate::app::{App, StartError};
 use crate::config::Config;
+use crate::config::value::milliseconds_or_none;
 use crate::echo::Echo;
 use crate::panics;
 use crate::run::Stop;
@@ -35,8 +36,8 @@ pub struct Demo {
     #[arg(long, default_value_t = 3000)]
     port: u16,
     /// Pause before each token of a streamed answer, in milliseconds
-    #[arg(long, default_value_t = 50)]
-    token_delay_ms: u64,
+    #[arg(long, default_value = "50", value_name = "MS", value_parser = milliseconds_or_none)]
+    token_delay_ms: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +87,7 @@ impl Demo {
     async fn worker(&self, model: &str) -> io::Result<SocketAddr> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let echo = Echo { model: model.to_owned(), token_delay: Duration::from_millis(self.token_delay_ms) };
+        let echo = Echo { model: model.to_owned(), token_delay: self.token_delay_ms };
         spawn_local(echo.serve(listener));
         Ok(address)
     }

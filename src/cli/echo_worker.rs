@@ -7,12 +7,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
+use crate::config::ListenAddress;
+use crate::config::value::{address, milliseconds_or_none};
 use crate::echo::Echo;
+use crate::listeners::ListenError;
 
 #[derive(Debug, clap::Args)]
 pub struct EchoWorker {
     /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
+    #[arg(long, default_value = "127.0.0.1", value_parser = address)]
     host: IpAddr,
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 30001)]
@@ -21,8 +24,16 @@ pub struct EchoWorker {
     #[arg(long, default_value = "echo")]
     model: String,
     /// Pause before each token of a streamed answer, in milliseconds
-    #[arg(long, default_value_t = 0)]
-    token_delay_ms: u64,
+    #[arg(long, default_value = "0", value_name = "MS", value_parser = milliseconds_or_none)]
+    token_delay_ms: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum EchoError {
+    #[error("the system refuses: {0}")]
+    System(#[from] std::io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 impl EchoWorker {
@@ -36,12 +47,19 @@ impl EchoWorker {
         }
     }
 
-    fn serve(self) -> std::io::Result<()> {
+    fn serve(self) -> Result<(), EchoError> {
         let runtime = Builder::new_current_thread().enable_all().build_local(Default::default())?;
         runtime.block_on(async {
-            let listener = TcpListener::bind(SocketAddr::new(self.host, self.port)).await?;
+            let address = SocketAddr::new(self.host, self.port);
+            let listener = TcpListener::bind(address).await;
+            let setting = "--host, --port";
+            let listener = listener.map_err(|cause| ListenError::Bind {
+                address: ListenAddress::Tcp(address),
+                setting,
+                cause: cause.into(),
+            })?;
             println!("listening on http://{}", listener.local_addr()?);
-            let echo = Echo { model: self.model, token_delay: Duration::from_millis(self.token_delay_ms) };
+            let echo = Echo { model: self.model, token_delay: self.token_delay_ms };
             let mut stop = crate::run::Stop::new()?;
             tokio::select! {
                 () = echo.serve(listener) => {}

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
+use crate::config::value::seconds;
 use crate::stream::Stream;
 use crate::tls::{self, Alpn, ClientFiles, ClientTls, ConnectError, FileError};
 
@@ -26,9 +27,9 @@ pub struct Health {
     /// What to ask: /health, /liveness or /readiness
     #[arg(long, default_value = "/health")]
     path: String,
-    /// Time the answer may take, in seconds
-    #[arg(long, default_value_t = 3)]
-    timeout_secs: u64,
+    /// Time the answer may take
+    #[arg(long, default_value = "3", value_name = "SECONDS", value_parser = seconds)]
+    timeout_secs: Duration,
     /// Ask by TLS. Whose certificate it is does not matter on this machine, unless there are --ca-cert-paths
     /// [default: true if SMG_TLS_CERT_PATH is set]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -72,9 +73,8 @@ impl Health {
     }
 
     fn ask_in_time(&self) -> Result<Vec<u8>, HealthError> {
-        let limit = Duration::from_secs(self.timeout_secs.max(1));
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let asked = runtime.block_on(async { tokio::time::timeout(limit, self.ask()).await });
+        let asked = runtime.block_on(async { tokio::time::timeout(self.timeout_secs, self.ask()).await });
         // A name that is still being looked up must not keep the process.
         runtime.shutdown_background();
         asked.unwrap_or(Err(HealthError::Late))

@@ -5,6 +5,7 @@
 //! Paths of other files in it are relative to the working directory, as on the command line.
 
 mod arguments;
+mod brackets;
 mod decode;
 mod flags;
 mod hint;
@@ -19,6 +20,8 @@ mod section;
 mod together;
 mod worker_keys;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path as FilePath;
@@ -32,7 +35,7 @@ use self::node::{Node, Value};
 use self::problem::{Path, Report};
 use self::together::Lines;
 
-use super::Sections;
+use super::{Sections, environment};
 
 pub use self::arguments::{CheckModule, ParseError, parse};
 pub use self::flags::Flags;
@@ -41,7 +44,7 @@ pub use self::keys::{Key, KeyDigest, Role};
 pub use self::listeners::{Certificate, Listener};
 pub use self::modules::Module;
 pub use self::pools::{Pool, PoolWorker};
-pub use self::problem::{Problem, Problems};
+pub use self::problem::{Problem, Problems, Unset};
 pub use self::routes::{Route, RouteModules};
 
 /// Bytes of the largest file.
@@ -57,6 +60,10 @@ pub struct FileConfig {
     pub sections: Sections,
     /// Of the file's bytes, to see whether it changed.
     pub digest: FileDigest,
+    /// Environment variables of ours that it names.
+    pub variables: BTreeSet<String>,
+    /// What is no mistake, but worth saying.
+    pub notes: Problems,
     lines: Lines,
 }
 
@@ -66,7 +73,18 @@ pub type FileDigest = [u8; 32];
 /// Reads a file. As with [`understand`], what comes of it is of use only if nothing was reported.
 fn load(path: &FilePath, report: &mut Report) -> Option<FileConfig> {
     match read(path) {
-        Ok(bytes) => understand(&bytes, &|name| std::env::var_os(name), report),
+        Ok(bytes) => {
+            let asked = RefCell::<BTreeSet<String>>::default();
+            let environment = |name: &str| {
+                // Others are not ours to judge; some write a key itself where its variable belongs.
+                if name.starts_with(environment::PREFIX) {
+                    asked.borrow_mut().insert(name.to_owned());
+                }
+                std::env::var_os(name)
+            };
+            let file = understand(&bytes, &environment, report);
+            file.map(|file| FileConfig { variables: asked.take(), ..file })
+        }
         Err(error) => {
             report.add(Problem::new(0, "", format_args!("it can't be read: {error}")));
             None
@@ -105,7 +123,14 @@ fn understand(bytes: &[u8], environment: Environment<'_>, report: &mut Report) -
         modules: Module::read(&document, report),
         keys: Key::read(&document, environment, report),
     };
-    Some(FileConfig { flags, sections, digest: digest(bytes), lines: Lines::of(&document) })
+    Some(FileConfig {
+        flags,
+        sections,
+        digest: digest(bytes),
+        variables: BTreeSet::new(),
+        notes: Problems::default(),
+        lines: Lines::of(&document),
+    })
 }
 
 /// The keys that are flags; reports those that are nothing.

@@ -5,8 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use http::header::HeaderName;
 
-use super::value::seconds;
-use super::value::seconds_or_none;
+use super::value::{bytes, seconds, seconds_or_none};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
@@ -15,7 +14,7 @@ pub struct Limits {
     #[arg(long, env = "SMG_REQUEST_TIMEOUT_SECS", default_value = "1800", value_name = "SECONDS", value_parser = seconds)]
     pub request_timeout_secs: Duration,
     /// Largest request body; 413 above
-    #[arg(long, env = "SMG_MAX_PAYLOAD_SIZE", default_value_t = 536_870_912, value_name = "BYTES")]
+    #[arg(long, env = "SMG_MAX_PAYLOAD_SIZE", default_value_t = 536_870_912, value_name = "BYTES", value_parser = bytes)]
     pub max_payload_size: u64,
     /// Time a client has to send a request's head
     #[arg(long, env = "SMG_HEADER_READ_TIMEOUT_SECS", default_value = "30", value_name = "SECONDS", value_parser = seconds)]

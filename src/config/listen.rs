@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::value::{seconds, seconds_or_none};
+use super::value::{address, seconds, seconds_or_none};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Listening")]
 pub struct Listen {
     /// Address to listen on
-    #[arg(long, env = "SMG_HOST", default_value = "0.0.0.0", value_name = "ADDRESS")]
+    #[arg(long, env = "SMG_HOST", default_value = "0.0.0.0", value_name = "ADDRESS", value_parser = address)]
     pub host: IpAddr,
     /// Port of the data plane and the admin API; 0 takes a free one
     #[arg(long, env = "SMG_PORT", default_value_t = 30000)]
@@ -23,7 +23,7 @@ pub struct Listen {
     #[arg(long, env = "SMG_SHARDS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub shards: Option<u16>,
     /// Address of the second listener for /metrics, when --prometheus-port is given
-    #[arg(long, env = "SMG_PROMETHEUS_HOST", default_value = "0.0.0.0", value_name = "ADDRESS")]
+    #[arg(long, env = "SMG_PROMETHEUS_HOST", default_value = "0.0.0.0", value_name = "ADDRESS", value_parser = address)]
     pub prometheus_host: IpAddr,
     /// Serve /metrics, to everybody who can connect, on this port too
     #[arg(long, env = "SMG_PROMETHEUS_PORT", value_name = "PORT")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::value::{factor, milliseconds, seconds, share};
+use super::value::{bytes, factor, milliseconds, seconds, share};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Retries")]
@@ -31,7 +31,7 @@ pub struct Retries {
     #[arg(long, env = "SMG_DISABLE_RETRIES")]
     pub disable_retries: bool,
     /// Largest part of a request body that is kept, to read the model from or to send again
-    #[arg(long, env = "SMG_MAX_BUFFERED_REQUEST_BYTES", default_value_t = 1_048_576, value_name = "BYTES")]
+    #[arg(long, env = "SMG_MAX_BUFFERED_REQUEST_BYTES", default_value_t = 1_048_576, value_name = "BYTES", value_parser = bytes)]
     pub max_buffered_request_bytes: u64,
 }
 

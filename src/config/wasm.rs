@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::value::milliseconds;
+use super::value::{bytes, milliseconds, stack_size};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "WebAssembly modules")]
@@ -44,10 +44,10 @@ pub struct GuestLimits {
     #[arg(long, env = "SMG_WASM_MAX_EXECUTION_TIME_MS", default_value = "1000", value_name = "MS", value_parser = milliseconds)]
     pub wasm_max_execution_time_ms: Duration,
     /// Most stack of a guest
-    #[arg(long, env = "SMG_WASM_MAX_STACK_SIZE", default_value_t = 1_048_576, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(16_384..=67_108_864))]
+    #[arg(long, env = "SMG_WASM_MAX_STACK_SIZE", default_value_t = 1_048_576, value_name = "BYTES", value_parser = stack_size)]
     pub wasm_max_stack_size: u32,
     /// Largest body that is shown to a guest
-    #[arg(long, env = "SMG_WASM_MAX_BODY_SIZE", default_value_t = 10_485_760, value_name = "BYTES")]
+    #[arg(long, env = "SMG_WASM_MAX_BODY_SIZE", default_value_t = 10_485_760, value_name = "BYTES", value_parser = bytes)]
     pub wasm_max_body_size: u64,
 }
 

@@ -91,7 +91,13 @@ impl Gateway {
     }
 
     pub(super) async fn metrics(&self, exchange: &mut Exchange<'_>, request: &Request) -> Result<Answer, GatewayError> {
-        access::check_admin(exchange, request)?;
+        access::check_admin(exchange, request).map_err(|error| match error {
+            GatewayError::Forbidden(_) if exchange.view.snapshot.keys.is_empty() => GatewayError::Forbidden(
+                "Without --admin-key, this port shows metrics only to callers on the gateway's own machine; \
+                 --prometheus-port serves them to everybody.",
+            ),
+            error => error,
+        })?;
         only_reads(&request.method)?;
         self.ask(Question::Metrics).await
     }

@@ -110,7 +110,7 @@ impl FailurePolicies {
 
 /// How long a guest lives and who shares it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "mode", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "mode", rename_all = "lowercase", try_from = "WrittenInstance")]
 pub enum InstanceMode {
     /// A fresh guest for each request, for all of that request's hooks.
     Request {},
@@ -125,6 +125,40 @@ pub enum InstanceMode {
     },
     /// Exactly one guest in the whole gateway; calls queue.
     Single {},
+}
+
+/// An instance mode as it is written. A mistake in one field is told with that field's name, which it would not be in a
+/// tagged enum.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenInstance {
+    mode: Mode,
+    #[serde(default)]
+    size: Option<u32>,
+    #[serde(default)]
+    max_uses: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    Request,
+    Pooled,
+    Single,
+}
+
+impl TryFrom<WrittenInstance> for InstanceMode {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenInstance) -> Result<Self, Self::Error> {
+        let WrittenInstance { mode, size, max_uses } = written;
+        match mode {
+            Mode::Pooled => Ok(Self::Pooled { size, max_uses }),
+            _ if size.is_some() || max_uses.is_some() => Err("size and max_uses are for the mode pooled only"),
+            Mode::Request => Ok(Self::Request {}),
+            Mode::Single => Ok(Self::Single {}),
+        }
+    }
 }
 
 /// What a guest may use. A deployment may ask for less than the gateway's flags allow, never for more.

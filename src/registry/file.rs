@@ -30,10 +30,13 @@ pub enum FileError {
     Suffix,
     #[error("no such file")]
     Missing,
-    #[error("files in this directory are not allowed")]
+    #[error(
+        "files in {} are not allowed; keep it elsewhere, or name its directory with --wasm-module-dir",
+        system_directories()
+    )]
     Forbidden,
-    #[error("files outside --wasm-module-dir are not allowed")]
-    Outside,
+    #[error("files outside {} are not allowed (--wasm-module-dir)", .0.display())]
+    Outside(PathBuf),
     #[error("not a regular file")]
     NotRegular,
     #[error("the file is empty")]
@@ -95,12 +98,16 @@ fn check_path(path: &Path) -> Result<(), FileError> {
 fn check_place(real: &Path, directory: Option<&Path>) -> Result<(), FileError> {
     if let Some(directory) = directory {
         let allowed = directory.canonicalize()?;
-        return if real.starts_with(allowed) { Ok(()) } else { Err(FileError::Outside) };
+        return if real.starts_with(allowed) { Ok(()) } else { Err(FileError::Outside(directory.to_owned())) };
     }
     if SYSTEM.iter().chain([&RUN]).any(|system| real.starts_with(system)) {
         return Err(FileError::Forbidden);
     }
     Ok(())
+}
+
+fn system_directories() -> String {
+    format!("{} and {RUN}", SYSTEM.join(", "))
 }
 
 /// The size is checked while reading, too: a file can grow after it was looked at.

@@ -86,10 +86,9 @@ fn what_is_right_for_yaml_and_wrong_for_the_gateway_is_said_before_it_listens() 
         ("pools: [{model: a, workers: [http://h:1]}, {model: b, aliases: [a], workers: [http://h:2]}]", "pools[1]"),
         ("routes: [{path: /a, pool: none}]", "routes[0].pool"),
         ("keys: [{name: a, role: caller, key: k}, {name: b, role: caller, key: k}]", "keys[1].key"),
-        ("keys: [{name: a, role: caller, key_env: SMG_NO_SUCH}]", "keys[0].key_env"),
         ("keys: [{name: a, role: caller, key: k, key_sha256: k}]", "keys[0]"),
         ("modules: [{name: a, file: /m/a.wasm, odrer: 1}]", "modules[0].odrer"),
-        ("modules: [{name: a, file: /m/a.wasm, match: {paths: [v1]}}]", "modules[0].match.paths"),
+        ("modules: [{name: a, file: /m/a.wasm, match: {paths: [v1]}}]", "modules[0].match.paths[0]"),
         ("modules: [{name: a, file: f, limits: {memory_pages: 9}}]\nwasm_max_memory_pages: 8", "memory_pages: it must"),
         ("port: 1\nmodules: [{name: a, file: f}]", "2: modules: they need `enable_wasm: true`"),
         (

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::StatusCode;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::config::FailurePolicy;
+use crate::config::{FailurePolicy, value};
 use crate::modules::{Defaults, Draft, FailurePolicies, HeaderCase, Hook, InstanceMode, Limits, Match, Streaming};
 use crate::registry::Deployment;
 
@@ -75,11 +76,34 @@ enum MiddlewarePoint {
     OnResponse,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum OnFailure {
     Everywhere(FailurePolicy),
     ByHook(ByHook),
+}
+
+/// What is wrong in a map is told with its place, which serde forgets in an untagged enum.
+impl<'de> Deserialize<'de> for OnFailure {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WordOrMap;
+
+        impl<'de> Visitor<'de> for WordOrMap {
+            type Value = OnFailure;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("closed, open or a map of OnRequest, OnResponse and status")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OnFailure, E> {
+                FailurePolicy::deserialize(text.into_deserializer()).map(OnFailure::Everywhere)
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<OnFailure, M::Error> {
+                ByHook::deserialize(MapAccessDeserializer::new(map)).map(OnFailure::ByHook)
+            }
+        }
+
+        deserializer.deserialize_any(WordOrMap)
+    }
 }
 
 #[derive(Deserialize)]
@@ -96,8 +120,31 @@ struct ByHook {
 #[serde(deny_unknown_fields)]
 struct LimitsRequest {
     memory_pages: Option<u32>,
+    #[serde(default, deserialize_with = "milliseconds")]
     execution_ms: Option<u64>,
+    #[serde(default, deserialize_with = "bytes")]
     body_bytes: Option<u64>,
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let whole = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    number_or(deserializer, |text| value::milliseconds(text).map(whole))
+}
+
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    number_or(deserializer, value::bytes)
+}
+
+/// A number, or text with a unit as flags take it.
+fn number_or<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    read: impl Fn(&str) -> Result<u64, &'static str>,
+) -> Result<Option<u64>, D::Error> {
+    match Option::<Value>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Value::String(text)) => read(&text).map(Some).map_err(de::Error::custom),
+        Some(value) => u64::deserialize(value).map(Some).map_err(de::Error::custom),
+    }
 }
 
 /// The modules of a body, each with the object as it was sent.
@@ -254,98 +301,24 @@ fn check_instance(instance: InstanceMode) -> Result<InstanceMode, FieldError> {
 }
 
 fn check_match(applies: Match) -> Result<Match, FieldError> {
-    let wrong = |field, value: &str, text| Err(FieldError::new(field, format!("`{value}` {text}")));
-    for path in &applies.paths {
+    let wrong = |field, at, value: &str, text| {
+        Err(FieldError { field: format!("match.{field}[{at}]"), text: format!("`{value}` {text}") })
+    };
+    for (at, path) in applies.paths.iter().enumerate() {
         if !path.starts_with('/') {
-            return wrong("match.paths", path, "must start with /");
+            return wrong("paths", at, path, "must start with /");
         }
         if path.trim_end_matches('*').contains('*') || path.ends_with("**") {
-            return wrong("match.paths", path, "may have one * at its end only");
+            return wrong("paths", at, path, "may have one * at its end only");
         }
     }
-    for method in &applies.methods {
+    for (at, method) in applies.methods.iter().enumerate() {
         if http::Method::from_bytes(method.as_bytes()).is_err() {
-            return wrong("match.methods", method, "is not a method");
+            return wrong("methods", at, method, "is not a method");
         }
     }
     Ok(applies)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::modules::{Abi, Settings};
-
-    const MODULE: &str = r#"{"name":"a","file_path":"/m/a.wasm","module_type":"Middleware","attach_points":[{"Middleware":"OnRequest"}]"#;
-
-    fn defaults() -> Defaults {
-        let limits = Limits { memory_pages: 1024, execution: Duration::from_secs(1), body_bytes: 100 };
-        Defaults { limits, on_failure: FailurePolicy::Closed, pool_size: 4 }
-    }
-
-    fn status(body: &str) -> u16 {
-        read(body.as_bytes()).err().map_or(200, |refusal| refusal.status.as_u16())
-    }
-
-    fn settings(more: &str) -> Result<Settings, String> {
-        let body = format!(r#"{{"modules":[{MODULE}{more}}}]}}"#);
-        let mut modules = read(body.as_bytes()).unwrap_or_else(|refusal| panic!("{}", refusal.message));
-        let deployment = modules.remove(0).1.deployment(&defaults()).map_err(|error| error.to_string())?;
-        deployment.settings.settings(Abi::SmgV1).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn fields_are_refused_with_their_path_and_syntax_without() {
-        for (body, wanted) in [
-            ("{", 400),
-            ("[1]{}", 422),
-            ("", 400),
-            (r#"{"modules":[]}"#, 200),
-            (r#"{"modules":[]} x"#, 400),
-            (r#"{"modules":[{}]}"#, 422),
-            (r#"{}"#, 422),
-            ("[[]]", 422),
-            ("null", 422),
-            (r#"{"modules":[["a","/m/a.wasm","Middleware",[]]]}"#, 422),
-        ] {
-            assert_eq!(status(body), wanted, "{body}");
-        }
-        assert_eq!(status(&format!(r#"{{"modules":[{MODULE},"header_case":1}}]}}"#)), 422);
-        let nested = format!(r#"{{"modules":[{MODULE},"config":{}"#, "[".repeat(1_000_000));
-        assert_eq!(status(&nested), 400);
-        let wrong = format!(r#"{{"modules":[{MODULE},"attach_pointz":[]}}]}}"#);
-        let refusal = read(wrong.as_bytes()).err().expect("an unknown field");
-        assert!(refusal.message.starts_with("modules[0]"), "{}", refusal.message);
-    }
-
-    #[test]
-    fn settings_default_to_the_flags_and_may_ask_for_less() {
-        let plain = settings("").expect("settings");
-        assert_eq!((plain.limits, plain.instance), (defaults().limits, InstanceMode::Request {}));
-        let less = settings(
-            r#","limits":{"execution_ms":5},"instance":{"mode":"pooled"},"on_failure":{"OnResponse":"open","status":500}"#,
-        );
-        let less = less.expect("settings");
-        assert_eq!(less.limits.execution, Duration::from_millis(5));
-        assert_eq!(less.instance, InstanceMode::Pooled { size: Some(4), max_uses: Some(10_000) });
-        assert_eq!((less.on_failure.request, less.on_failure.response), (FailurePolicy::Closed, FailurePolicy::Open));
-        assert_eq!(less.failure_status, 500);
-    }
-
-    #[test]
-    fn settings_out_of_bounds_are_refused() {
-        for more in [
-            r#","limits":{"execution_ms":1001}"#,
-            r#","limits":{"memory_pages":0}"#,
-            r#","instance":{"mode":"pooled","size":0}"#,
-            r#","instance":{"mode":"pooled","max_uses":0}"#,
-            r#","on_failure":{"status":200}"#,
-            r#","header_case":"lower""#,
-            r#","match":{"paths":["v1"]}"#,
-            r#","match":{"paths":["/a*b"]}"#,
-            r#","match":{"methods":["A B"]}"#,
-        ] {
-            assert!(settings(more).is_err(), "{more}");
-        }
-    }
-}
+mod tests;

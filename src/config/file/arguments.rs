@@ -7,15 +7,15 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 
 use super::flags::hide_secrets;
-use super::problem::{Problem, Problems, Report};
+use super::problem::{Problem, Problems, Report, Unset};
 use super::{FileConfig, Module, load, together};
 use crate::config::Wasm;
 
 /// The flag that names the file, and its id.
 const CONFIG: &str = "config";
 
-/// Says what is wrong with a module object, where these settings bound what a module may ask for.
-pub type CheckModule = fn(&Module, &Wasm) -> Option<Problem>;
+/// Says everything that is wrong with a module object, where these settings bound what a module may ask for.
+pub type CheckModule = fn(&Module, &Wasm) -> Vec<Problem>;
 
 /// Why there is nothing to start with.
 #[derive(Debug)]
@@ -51,13 +51,14 @@ pub fn parse(
     command: Command,
     arguments: &[OsString],
     check: CheckModule,
+    unset: Unset,
 ) -> Result<(ArgMatches, Option<FileConfig>), ParseError> {
     let alone = matches(command.clone(), arguments)?;
     let Some(path) = of_command(&alone).try_get_one::<PathBuf>(CONFIG).ok().flatten() else {
         return Ok((alone, None));
     };
-    let mut report = Report::default();
-    let Some(file) = load(path, &mut report) else { return Err(ParseError::File(report.problems(path))) };
+    let mut report = Report::new(unset);
+    let Some(mut file) = load(path, &mut report) else { return Err(ParseError::File(report.problems(path))) };
     let takes_file = |command: &Command| command.get_arguments().any(|arg| arg.get_id() == CONFIG);
     let with_file = |command: Command| match takes_file(&command) {
         true => file.flags.as_defaults(command),
@@ -67,7 +68,10 @@ pub fn parse(
     // Where the file's flags are wrong, those without it have to do.
     together::check(&file, of_command(merged.as_ref().unwrap_or(&alone)), check, &mut report)?;
     match report.is_empty() {
-        true => Ok((merged?, Some(file))),
+        true => {
+            file.notes = report.problems(path);
+            Ok((merged?, Some(file)))
+        }
         false => Err(ParseError::File(report.problems(path))),
     }
 }

@@ -82,7 +82,7 @@ impl Known {
     /// Reports the values that are wrong. A command line costs as much as many values on it, so a right list takes
     /// one, and a wrong one is halved until the mistakes are found.
     fn check<'p>(&self, flag: &Arg, nodes: &[Node], path: &dyn Fn(usize) -> Path<'p>, report: &mut Report) {
-        let values: Result<Vec<&str>, String> = nodes.iter().map(|node| scalar(flag, node)).collect();
+        let values: Result<Vec<&str>, String> = nodes.iter().map(|node| self.scalar(flag, node)).collect();
         let Err(why) = values.and_then(|values| self.parse(flag, &values)) else { return };
         if report.is_full() {
             return;
@@ -95,6 +95,27 @@ impl Known {
                 self.check(flag, &nodes[..half], path, report);
                 self.check(flag, &nodes[half..], &|index| path(half + index), report);
             }
+        }
+    }
+
+    /// The text of one value.
+    fn scalar<'n>(&self, flag: &Arg, node: &'n Node) -> Result<&'n str, String> {
+        match node.text() {
+            Some(_) if node.is_null() => Err(NO_VALUE.to_owned()),
+            Some(text) => Ok(text),
+            None if takes_many(flag) => Err("it must be a list of texts".to_owned()),
+            None => Err(self.not_one(flag, node)),
+        }
+    }
+
+    /// What to say of a list where one value is wanted: the value, if the list's items make one.
+    fn not_one(&self, flag: &Arg, node: &Node) -> String {
+        let Value::List(items) = &node.value else { return "it must be one value, not a map".to_owned() };
+        let meant: Option<Vec<&str>> = items.iter().map(Node::text).collect();
+        let meant = meant.map(|items| items.join(",")).filter(|meant| !is_secret(flag) && !meant.is_empty());
+        match meant.filter(|meant| self.parse(flag, &[meant]).is_ok()) {
+            Some(meant) => format!("it must be one value, not a list: `{meant}`"),
+            None => "it must be one value, not a list".to_owned(),
         }
     }
 
@@ -138,16 +159,6 @@ impl Known {
 /// The flag's long name, from how clap writes it: `--long <VALUE>`.
 fn long_in(named: &str) -> Option<&str> {
     named.strip_prefix("--").and_then(|named| named.split([' ', '=', '[']).next())
-}
-
-/// The text of one value.
-fn scalar<'n>(flag: &Arg, node: &'n Node) -> Result<&'n str, String> {
-    match node.text() {
-        Some(_) if node.is_null() => Err(NO_VALUE.to_owned()),
-        Some(text) => Ok(text),
-        None if takes_many(flag) => Err("it must be a list of texts".to_owned()),
-        None => Err("it must be one value".to_owned()),
-    }
 }
 
 /// clap checks that a default is valid before it takes it apart.
@@ -232,6 +243,10 @@ pub fn hide_secrets(command: &Command, error: clap::Error) -> clap::Error {
         Some(ContextValue::String(value)) => value.as_str(),
         _ => "",
     };
+    // There is nothing to hide, and clap says that it is missing.
+    if value.is_empty() && error.kind() == ErrorKind::InvalidValue {
+        return error;
+    }
     let why = reason(flag, &[value], &error);
     clap::Error::raw(error.kind(), format!("{named}: {why}\n"))
 }

@@ -93,11 +93,16 @@ impl Key {
             }
             match written.digest(environment) {
                 Ok(digest) => Some(written.with(digest)),
-                Err(("", text)) => {
+                Err(Fault::Unset(stand_in)) => {
+                    report.unset(at("key_env"), Path::Key(path, "key_env"));
+                    Some(written.with(stand_in))
+                }
+                Err(Fault::Fields) => {
+                    let text = "exactly one of key, key_env and key_sha256 must be there";
                     report.add(Problem::new(node.line, path, text));
                     None
                 }
-                Err((field, text)) => {
+                Err(Fault::Value(field, text)) => {
                     report.add(Problem::new(at(field), Path::Key(path, field), text));
                     None
                 }
@@ -113,23 +118,36 @@ impl Key {
 /// The process's environment, or a test's.
 pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
-/// The key that a variable holds. Its name is not repeated in errors: some write the key itself there.
-pub(super) fn secret_in(environment: Environment<'_>, variable: &str) -> Result<Secret, &'static str> {
-    let value = environment(variable).ok_or("this environment variable is not set")?;
+/// The key that a variable holds, or `None` if the variable is not set. Its name is not repeated in errors: some write
+/// the key itself there.
+pub(super) fn secret_in(environment: Environment<'_>, variable: &str) -> Result<Option<Secret>, &'static str> {
+    let Some(value) = environment(variable) else { return Ok(None) };
     let secret = value.to_str().and_then(|value| value.parse().ok());
-    secret.ok_or("what the variable holds is not visible ASCII without spaces")
+    secret.map(Some).ok_or("what the variable holds is not visible ASCII without spaces")
+}
+
+/// Why there is no digest.
+enum Fault {
+    /// The environment variable is not set. No key has this digest.
+    Unset(KeyDigest),
+    /// None of the fields that may hold the key is there, or several are.
+    Fields,
+    /// What is wrong with a field.
+    Value(&'static str, &'static str),
 }
 
 impl Written {
-    /// The digest, or the field with a mistake and what it is.
-    fn digest(&self, environment: Environment<'_>) -> Result<KeyDigest, (&'static str, &'static str)> {
+    fn digest(&self, environment: Environment<'_>) -> Result<KeyDigest, Fault> {
         match (&self.key, &self.key_env, &self.key_sha256) {
             (Some(digest), None, None) | (None, None, Some(digest)) => Ok(digest.clone()),
             (None, Some(variable), None) => {
-                let secret = secret_in(environment, variable).map_err(|why| ("key_env", why))?;
+                let secret = secret_in(environment, variable).map_err(|why| Fault::Value("key_env", why))?;
+                let Some(secret) = secret else {
+                    return Err(Fault::Unset(KeyDigest::of(&[b"\0", variable.as_bytes()].concat())));
+                };
                 Ok(KeyDigest::of(secret.expose()))
             }
-            _ => Err(("", "exactly one of key, key_env and key_sha256 must be there")),
+            _ => Err(Fault::Fields),
         }
     }
 

@@ -24,7 +24,8 @@ pub struct Module {
 impl Module {
     pub(super) fn read(document: &Node, report: &mut Report) -> Vec<Self> {
         let section = Section::read_with(document, "modules", report, Self::of);
-        section.unique("name", |module| vec![module.name.clone()], report);
+        let named = |module: &Self| Some(module.name.clone()).filter(|name| !name.is_empty());
+        section.unique("name", |module| named(module).into_iter().collect(), report);
         section.values()
     }
 
@@ -39,9 +40,15 @@ impl Module {
             report.add(Problem::new(node.line, path, "it must be a map"));
             return None;
         };
+        // What the admin API calls it. Here it would be passed over, or stand beside what it should be.
+        let misnamed = node.get("file_path");
+        if let Some(field) = misnamed {
+            let text = "no such key (did you mean `file`?)";
+            report.add(Problem::new(field.line, Path::Key(path, "file_path"), text));
+        }
+        ["name", "file", "file_path"].iter().for_each(|key| drop(fields.remove(*key)));
         let mut text = |key: &str| {
             let field = node.get(key);
-            fields.remove(key);
             let text = field.filter(|field| !field.is_null()).and_then(Node::text).filter(|text| !text.is_empty());
             let problem = match (text, field) {
                 (Some(_), _) => return text,
@@ -51,8 +58,11 @@ impl Module {
             report.add(problem);
             None
         };
-        let (name, file) = (text("name"), text("file"));
-        Some(Self { name: name?.to_owned(), file: file?.into(), fields, line: node.line, path: path.to_string() })
+        let name = text("name");
+        let file = if misnamed.is_some() && node.get("file").is_none() { None } else { text("file") };
+        // One without a name or a file is reported, and kept so that the rest of it is looked at, too.
+        let (name, file) = (name.unwrap_or_default(), file.unwrap_or_default());
+        Some(Self { name: name.to_owned(), file: file.into(), fields, line: node.line, path: path.to_string() })
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
+use super::brackets::unclosed;
 use super::problem::{Path, Problem, Report};
 
 /// Deepest nesting of lists and maps; what the gateway reads is far below.
@@ -52,7 +53,7 @@ impl Node {
             flow_nesting_limit: DEEPEST,
             block_nesting_limit: DEEPEST,
         };
-        let mut builder = Builder { parser: Parser::new_from_str_with_options(text, options), count: 0, report };
+        let mut builder = Builder { text, parser: Parser::new_from_str_with_options(text, options), count: 0, report };
         match builder.document() {
             Ok(node) => Some(node),
             Err(problem) => {
@@ -105,6 +106,7 @@ fn is_scalar(value: &serde_json::Value) -> bool {
 }
 
 struct Builder<'t, 'r> {
+    text: &'t str,
     parser: Parser<'t, granit_parser::StrInput<'t>>,
     count: usize,
     report: &'r mut Report,
@@ -140,10 +142,18 @@ impl<'t> Builder<'t, '_> {
     fn next(&mut self) -> Result<Seen<'t>, Problem> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, line_of(&span))),
-            Some(Err(error)) => {
-                Err(Problem::new(error.marker().line(), "", format_args!("not YAML: {}", error.info())))
+            Some(Err(error)) => Err(self.not_yaml(error.marker().line(), &error.info())),
+            None => Err(self.not_yaml(0, "it ends too early")),
+        }
+    }
+
+    fn not_yaml(&self, line: usize, why: &str) -> Problem {
+        match unclosed(self.text, if line == 0 { usize::MAX } else { line }) {
+            None => Problem::new(line, "", format_args!("not YAML: {why}")),
+            Some((bracket, opened)) => {
+                let hint = format_args!("not YAML: {why}; is the `{bracket}` of line {opened} closed?");
+                Problem::new(line, "", hint)
             }
-            None => Err(Problem::new(0, "", "not YAML: it ends too early")),
         }
     }
 

@@ -42,12 +42,18 @@ fn printable(text: &str) -> String {
     printable
 }
 
-/// Every mistake of a file, in the order of its lines.
-#[derive(Debug, thiserror::Error)]
+/// Every mistake of a file, in the order of its lines; or what else there is to say of it.
+#[derive(Debug, Clone, Default, thiserror::Error)]
 pub struct Problems {
     file: PathBuf,
     list: Vec<Problem>,
-    are_all: bool,
+    left_out: bool,
+}
+
+impl Problems {
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
 }
 
 impl fmt::Display for Problems {
@@ -66,21 +72,48 @@ impl fmt::Display for Problems {
             }
             f.write_str(&problem.text)?;
         }
-        if !self.are_all {
+        if self.left_out {
             write!(f, "\n{file}: and more")?;
         }
         Ok(())
     }
 }
 
+/// What it means that an environment variable which a file names is not set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unset {
+    /// The gateway can't do without it.
+    #[default]
+    Mistake,
+    /// The file is checked in another place than the one where it is used.
+    Note,
+}
+
 /// Collects the problems while a file is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     list: Vec<Problem>,
+    notes: Vec<Problem>,
     left_out: bool,
+    unset: Unset,
 }
 
 impl Report {
+    pub fn new(unset: Unset) -> Self {
+        Self { unset, ..Self::default() }
+    }
+
+    /// An environment variable that is named here is not set.
+    pub fn unset(&mut self, line: usize, path: impl fmt::Display) {
+        match self.unset {
+            Unset::Mistake => self.add(Problem::new(line, path, "this environment variable is not set")),
+            Unset::Note if self.notes.len() < MOST => {
+                self.notes.push(Problem::new(line, path, "note: this environment variable is not set here"));
+            }
+            Unset::Note => {}
+        }
+    }
+
     pub fn add(&mut self, problem: Problem) {
         if self.list.len() >= MOST {
             self.left_out = true;
@@ -99,8 +132,9 @@ impl Report {
     }
 
     pub fn problems(mut self, file: &FilePath) -> Problems {
+        self.list.append(&mut self.notes);
         self.list.sort_by_key(|problem| problem.line);
-        Problems { file: file.to_owned(), list: self.list, are_all: !self.left_out }
+        Problems { file: file.to_owned(), list: self.list, left_out: self.left_out }
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Route {
     #[serde(default, deserialize_with = "rate")]
     pub rate_limit_tokens_per_second: Option<f64>,
     /// Bytes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "size")]
     pub max_payload_size: Option<u64>,
     #[serde(default)]
     pub modules: RouteModules,
@@ -147,6 +147,11 @@ fn methods<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Method>, D:
 /// As the flags for times take it.
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     value::seconds(&String::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
+}
+
+/// As the flags for sizes take it.
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    value::bytes(&String::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
 }
 
 /// As the flag for it takes it.

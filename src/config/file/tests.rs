@@ -39,7 +39,7 @@ fn every_problem_is_reported_at_once_and_in_order() {
          poolz: []\nkeys:\n- {name: a, role: admni, key: k}\nport: 1\nworker_urls: http://a:1?x\n",
         &[
             "f:1: port: 70000 is not in 0..=65535",
-            "f:2: host: it must be one value",
+            "f:2: host: it must be one value, not a list",
             "f:3: policy: it must be one of round_robin, random, ",
             "f:4: max-payload-size: no such key (did you mean `max_payload_size`?)",
             "f:5: log_json: it must be true or false, not `yes`",

@@ -62,7 +62,7 @@ pub(super) fn check(
         let text = "they need `enable_wasm: true`, or --enable-wasm";
         report.add(Problem::new(file.lines.modules, "modules", text));
     }
-    sections.modules.iter().filter_map(|one| module(one, &merged.wasm)).for_each(|problem| report.add(problem));
+    sections.modules.iter().flat_map(|one| module(one, &merged.wasm)).for_each(|problem| report.add(problem));
     // Where one could not be read, it is not known which is which.
     if sections.listeners.len() == file.lines.listeners.len() {
         for (at, listener) in sections.listeners.iter().enumerate() {

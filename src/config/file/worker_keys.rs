@@ -26,10 +26,13 @@ pub(super) fn read(pools: &mut [Item<'_, Pool>], environment: Environment<'_>, r
         for (at, (worker, node)) in pool.value.workers.iter_mut().zip(nodes).enumerate() {
             match key_of(worker, environment) {
                 Ok(key) => worker.api_key = key,
-                Err((field, text)) => {
+                Err((field, fault)) => {
                     let line = node.get(field).map_or(node.line, |node| node.line);
                     let path = format_args!("pools[{}].workers[{at}].{field}", pool.index);
-                    report.add(Problem::new(line, path, text));
+                    match fault {
+                        Fault::Unset => report.unset(line, path),
+                        Fault::Value(text) => report.add(Problem::new(line, path, text)),
+                    }
                 }
             }
         }
@@ -48,16 +51,28 @@ pub(super) fn read(pools: &mut [Item<'_, Pool>], environment: Environment<'_>, r
     }
 }
 
+/// Why there is no key.
+enum Fault {
+    /// The environment variable is not set.
+    Unset,
+    /// What is wrong with the field.
+    Value(String),
+}
+
 /// The key, or the field with a mistake and what it is.
-fn key_of(worker: &PoolWorker, environment: Environment<'_>) -> Result<Option<Secret>, (&'static str, String)> {
+fn key_of(worker: &PoolWorker, environment: Environment<'_>) -> Result<Option<Secret>, (&'static str, Fault)> {
     match (&worker.api_key, &worker.api_key_env, &worker.api_key_file) {
         (key, None, None) => Ok(key.clone()),
         (None, Some(variable), None) => match secret_in(environment, variable) {
-            Ok(key) => Ok(Some(key)),
-            Err(why) => Err(("api_key_env", why.to_owned())),
+            Ok(Some(key)) => Ok(Some(key)),
+            Ok(None) => Err(("api_key_env", Fault::Unset)),
+            Err(why) => Err(("api_key_env", Fault::Value(why.to_owned()))),
         },
-        (None, None, Some(file)) => secret_of_file(file).map(Some).map_err(|why| ("api_key_file", why)),
-        _ => Err(("api_key", "only one of api_key, api_key_env and api_key_file may be there".to_owned())),
+        (None, None, Some(file)) => secret_of_file(file).map(Some).map_err(|why| ("api_key_file", Fault::Value(why))),
+        _ => {
+            let text = "only one of api_key, api_key_env and api_key_file may be there";
+            Err(("api_key", Fault::Value(text.to_owned())))
+        }
     }
 }
 

@@ -44,7 +44,10 @@ fn what_could_surprise_is_refused() {
             "a: 1\nb: {c: 1, c: 2}\na: 2",
             "f:2: b.c: it is there already, in line 2\nf:3: a: it is there already, in line 1",
         ),
-        ("a: [1", "f:"),
+        ("a: [1", "is the `[` of line 1 closed?"),
+        ("a: [1, 2\nb: 3\nc: {d: 4}\n", "is the `[` of line 1 closed?"),
+        ("a:\n- [1, 2\n- [3]\nb: 1\n", "is the `[` of line 2 closed?"),
+        ("a: {b: [1, 2}\nc: 1\n", "is the `[` of line 1 closed?"),
         ("a:\n\tb: 2", "f:2: not YAML"),
         ("%YAML 1.1\n---\na: 1", "f:1: not YAML"),
     ] {

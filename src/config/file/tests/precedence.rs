@@ -7,7 +7,7 @@ use clap::builder::OsStr;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use super::super::flags::Known;
-use super::super::{FileConfig, arguments};
+use super::super::{FileConfig, Unset, arguments};
 use super::good;
 use crate::config::Config;
 
@@ -19,7 +19,7 @@ fn command() -> Command {
 }
 
 fn parse(command: Command, line: &[OsString]) -> Result<(ArgMatches, Option<FileConfig>), clap::Error> {
-    Ok(arguments::parse(command, line, |_, _| None)?)
+    Ok(arguments::parse(command, line, |_, _| Vec::new(), Unset::Mistake)?)
 }
 
 /// A file of one test, removed at its end.

@@ -175,8 +175,8 @@ fn modules() {
         "modules:\n- {name: a, file: f}\n- {name: a, file: g}\n- {file_path: f}\n- {name: [x], file: ''}\n- x",
         &[
             "f:3: modules[1].name: the same as in modules[0]",
+            "f:4: modules[2].file_path: no such key (did you mean `file`?)",
             "f:4: modules[2]: `name` is missing",
-            "f:4: modules[2]: `file` is missing",
             "f:5: modules[3].name: it must be text",
             "f:5: modules[3].file: it must be text",
             "f:6: modules[4]: it must be a map",
