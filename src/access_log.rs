@@ -13,11 +13,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tracing::Level;
 use tracing_appender::non_blocking::NonBlocking;
 
 use self::clock::Clock;
 use self::line::Line;
+use crate::telemetry::{self, ModuleRun};
 use crate::trace::TraceId;
 
 /// Something that can be told of a request.
@@ -157,7 +157,7 @@ pub struct Entry<'a> {
     pub total: Duration,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    pub modules: &'a [Arc<str>],
+    pub modules: &'a [ModuleRun],
     pub tags: &'a [Arc<str>],
     pub end: &'a str,
     pub protocol: &'a str,
@@ -215,7 +215,7 @@ impl<W: Write> AccessLog<W> {
 
     /// Whether the log's filter lets lines through.
     pub fn is_on(&self) -> bool {
-        tracing::enabled!(target: "smg::access", Level::INFO)
+        telemetry::has_access_lines()
     }
 
     pub fn write(&self, entry: &Entry, now: SystemTime) {
@@ -231,7 +231,7 @@ impl<W: Write> AccessLog<W> {
     }
 }
 
-/// In text, what a stranger can put a blank into is quoted. `cause` has blanks, but they are ours.
+/// In text, what is mostly a word has quotes only where it needs them.
 fn write_field(line: &mut Line, list: &mut String, field: Field, entry: &Entry) {
     let name = field.name();
     match field {
@@ -253,9 +253,8 @@ fn write_field(line: &mut Line, list: &mut String, field: Field, entry: &Entry) 
         Field::TotalMs => line.millis(name, entry.total),
         Field::BytesIn => line.number(name, entry.bytes_in),
         Field::BytesOut => line.number(name, entry.bytes_out),
-        Field::Modules => line.bare(name, join(list, entry.modules, |character| character)),
-        // No tag may look like two, or like another field.
-        Field::Tags => line.bare(name, join(list, entry.tags, one)),
+        Field::Modules => line.bare(name, runs(list, entry.modules)),
+        Field::Tags => line.bare(name, join(list, entry.tags)),
         Field::End => line.quoted(name, entry.end.as_bytes()),
         Field::Protocol => line.bare(name, entry.protocol.as_bytes()),
         Field::Host => line.quoted(name, entry.host),
@@ -272,19 +271,30 @@ fn write_field(line: &mut Line, list: &mut String, field: Field, entry: &Entry) 
     }
 }
 
-fn one(character: char) -> char {
-    if character == ',' || character.is_whitespace() { '_' } else { character }
-}
-
-fn join<'a>(list: &'a mut String, names: &[Arc<str>], each: impl Fn(char) -> char) -> &'a [u8] {
+/// `auth:continue,redact:modify`
+fn runs<'a>(list: &'a mut String, runs: &[ModuleRun]) -> &'a [u8] {
     list.clear();
-    for (at, name) in names.iter().enumerate() {
-        if at > 0 {
-            list.push(',');
-        }
-        list.extend(name.chars().map(&each));
+    for run in runs {
+        add(list, &run.module);
+        list.push(':');
+        list.push_str(run.verdict);
     }
     list.as_bytes()
+}
+
+fn join<'a>(list: &'a mut String, names: &[Arc<str>]) -> &'a [u8] {
+    list.clear();
+    names.iter().for_each(|name| add(list, name));
+    list.as_bytes()
+}
+
+/// No name may look like two.
+fn add(list: &mut String, name: &str) {
+    if !list.is_empty() {
+        list.push(',');
+    }
+    let one = |character: char| if character == ',' || character.is_whitespace() { '_' } else { character };
+    list.extend(name.chars().map(one));
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::wasm;
 use crate::admission::{Admission, AdmissionSettings};
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, Log};
 use crate::fleet::Fleet;
 use crate::keys::Keys;
 use crate::modules::Module;
@@ -180,7 +180,8 @@ fn wait_for_restart(before: &Config, config: &mut Config) {
     config.listen = Listen { shutdown_grace_period_secs, drain_delay_secs, ..before.listen.clone() };
     config.sections.listeners.clone_from(&before.sections.listeners);
     config.wasm.clone_from(&before.wasm);
-    config.log.clone_from(&before.log);
+    let log_level = std::mem::take(&mut config.log.log_level);
+    config.log = Log { log_level, ..before.log.clone() };
     config.traces.clone_from(&before.traces);
 }
 
@@ -215,7 +216,7 @@ type Part = (&'static str, fn(&Config) -> String);
 /// What differs, by the names that users know; but for modules, of which their files are a part.
 fn compare(before: &Config, after: &Config) -> Reloaded {
     let differ = |of: fn(&Config) -> String| of(before) != of(after);
-    let parts: [Part; 14] = [
+    let parts: [Part; 15] = [
         ("workers", |config| format!("{:?}", config.workers)),
         ("pools", |config| format!("{:?}", config.sections.pools)),
         ("routes", |config| format!("{:?}", config.sections.routes)),
@@ -230,7 +231,8 @@ fn compare(before: &Config, after: &Config) -> Reloaded {
         }),
         ("listen", listens),
         ("wasm", |config| format!("{:?}", config.wasm)),
-        ("log", |config| format!("{:?}", config.log)),
+        ("log_level", |config| config.log.log_level.clone()),
+        ("log", |config| format!("{:?}", Log { log_level: String::new(), ..config.log.clone() })),
         ("traces", |config| format!("{:?}", config.traces)),
     ];
     let mut all: Vec<_> = parts.iter().filter(|(_, of)| differ(*of)).map(|(name, _)| *name).collect();
@@ -304,6 +306,8 @@ mod tests {
             (&["--drain-delay-secs=1"], "shutdown", ""),
             (&["--cb-failure-threshold=1"], "breakers", ""),
             (&["--tls-cert-path=a", "--tls-key-path=b"], "tls", "listen"),
+            (&["--log-level=debug"], "log_level", ""),
+            (&["--log-level=debug", "--log-json"], "log_level", "log"),
         ] {
             let reloaded = compare(&Config::of(&[]), &Config::of(flags));
             assert_eq!((&*reloaded.changed.concat(), &*reloaded.needs_restart.concat()), (changed, needs_restart));

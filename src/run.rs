@@ -67,7 +67,7 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
                     ended = &mut ended => break ended,
                     _ = watch.changed() => tokio::select! {
                         ended = &mut ended => break ended,
-                        loaded = reload(&app, read()) => loaded.into_iter().for_each(|digest| watch.loaded(digest)),
+                        loaded = reload(&app, &log.level, read()) => loaded.into_iter().for_each(|digest| watch.loaded(digest)),
                     },
                 }
             }
@@ -104,7 +104,7 @@ fn drain_delay(config: &Config, signal: StopSignal, is_handed_over: bool) -> Dur
 }
 
 /// Takes over what was read, or says why not; what the file was, if that is so.
-async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
+async fn reload(app: &App, level: &telemetry::Level, read: Result<Config, String>) -> Option<FileDigest> {
     let config = match read {
         Ok(config) => config,
         Err(why) => {
@@ -118,6 +118,9 @@ async fn reload(app: &App, read: Result<Config, String>) -> Option<FileDigest> {
     match app.reload(config).await {
         Ok(Reloaded { changed, needs_restart }) => {
             app.reloads().taken.add(1);
+            if let Err(error) = level.set(&app.publisher.current().config.log.log_level) {
+                tracing::error!(%error, "the log goes on as before");
+            }
             let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(",") };
             tracing::info!(changed, "the configuration is reloaded");
             if !needs_restart.is_empty() {

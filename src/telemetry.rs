@@ -1,13 +1,18 @@
 //! Logs: where they go, how they look, and how text from strangers is made safe for them.
 
+mod text;
+
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
+pub use self::text::{TextFields, is_bare};
 use crate::config::Log;
 
 /// Lines that may wait for a slow log reader; past this, lines are dropped rather than requests delayed.
@@ -20,6 +25,17 @@ pub enum LogError {
     Filter(#[from] tracing_subscriber::filter::ParseError),
     #[error("--log-dir: {0}")]
     Directory(#[from] tracing_appender::rolling::InitError),
+    #[error("the level can't be changed: {0}")]
+    Reload(#[from] reload::Error),
+}
+
+/// Whether the filter lets the lines of requests through. Asked for each request, and the subscriber, which is the
+/// process's as this is, would answer under a lock.
+static ACCESS: AtomicBool = AtomicBool::new(false);
+
+/// Whether the log has a line for each request.
+pub fn has_access_lines() -> bool {
+    ACCESS.load(Relaxed)
 }
 
 /// The log as it was started.
@@ -28,6 +44,28 @@ pub struct Started {
     pub writer: NonBlocking,
     /// Writes out what is left when it is dropped.
     pub guard: WorkerGuard,
+    pub level: Level,
+}
+
+/// Changes what is logged while the process runs.
+pub struct Level(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>);
+
+impl Level {
+    /// A level or filter, as `--log-level` takes it.
+    pub fn set(&self, level: &str) -> Result<(), LogError> {
+        self.0(filter(level)?)?;
+        note_access_lines();
+        Ok(())
+    }
+}
+
+fn note_access_lines() {
+    ACCESS.store(tracing::enabled!(target: "smg::access", tracing::Level::INFO), Relaxed);
+}
+
+fn filter(level: &str) -> Result<EnvFilter, LogError> {
+    // The resolver warns of each malformed answer that anybody sends it.
+    Ok(EnvFilter::try_new(format!("hickory_net=error,hickory_resolver=error,{level}"))?)
 }
 
 /// Starts logging: to standard error, or into one file a day in a directory.
@@ -35,23 +73,38 @@ pub struct Started {
 /// The writer has a thread of its own: a full disk or a reader that stops reading costs log lines, never
 /// requests.
 pub fn start(log: &Log) -> Result<Started, LogError> {
-    // The resolver warns of each malformed answer that anybody sends it.
-    let filter = EnvFilter::try_new(format!("hickory_net=error,hickory_resolver=error,{}", log.log_level))?;
+    let filter = filter(&log.log_level)?;
     let builder = NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).lossy(true);
     let (writer, guard): (NonBlocking, WorkerGuard) = match &log.log_dir {
         None => builder.finish(io::stderr()),
         Some(directory) => {
             let files = RollingFileAppender::builder().rotation(Rotation::DAILY);
+            let files = files.max_log_files(usize::from(log.log_max_files));
             builder.finish(files.filename_prefix("smg").filename_suffix("log").build(directory)?)
         }
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone()).with_ansi(false);
-    if log.log_json {
-        subscriber.json().flatten_event(true).init();
-    } else {
+    let subscriber = tracing_subscriber::fmt().with_writer(writer.clone()).with_ansi(false);
+    let level = if log.log_json {
+        let subscriber = subscriber.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
+        let handle = subscriber.reload_handle();
         subscriber.init();
-    }
-    Ok(Started { writer, guard })
+        Level(Box::new(move |filter| handle.reload(filter)))
+    } else {
+        let subscriber = subscriber.fmt_fields(TextFields).with_env_filter(filter).with_filter_reloading();
+        let handle = subscriber.reload_handle();
+        subscriber.init();
+        Level(Box::new(move |filter| handle.reload(filter)))
+    };
+    note_access_lines();
+    Ok(Started { writer, guard, level })
+}
+
+/// That a module ran on a request, and what came of it, for the request's line.
+#[derive(Debug, Clone)]
+pub struct ModuleRun {
+    pub module: Arc<str>,
+    /// `continue`, `modify`, `reject` or the kind of its failure, as in metrics.
+    pub verdict: &'static str,
 }
 
 /// Shows text from outside on one line: control characters and invalid UTF-8 are escaped, and the length is

@@ -6,7 +6,7 @@ use std::time::Duration;
 use itoa::Integer;
 
 use super::Format;
-use crate::telemetry::Untrusted;
+use crate::telemetry::{Untrusted, is_bare};
 
 /// Texts up to this length that are plain need not be looked at character by character.
 const MAX_PLAIN: usize = 512;
@@ -43,17 +43,16 @@ impl<'a> Line<'a> {
         self.out
     }
 
-    /// A value that has no blanks, or whose blanks can't look like another field.
+    /// A value that is mostly a word, and has quotes only if it is not.
     pub fn bare(&mut self, name: &str, value: &[u8]) {
         self.name(name);
         match self.format {
-            Format::Text if is_plain(value) => self.out.extend_from_slice(value),
-            Format::Text => self.out.extend_from_slice(Untrusted(value).to_string().as_bytes()),
-            Format::Json => self.string(value),
+            Format::Text if value.len() <= MAX_PLAIN && is_bare(value) => self.out.extend_from_slice(value),
+            Format::Text | Format::Json => self.string(value),
         }
     }
 
-    /// A value that ends where its quotes do.
+    /// A value that always has quotes.
     pub fn quoted(&mut self, name: &str, value: &[u8]) {
         self.name(name);
         self.string(value);

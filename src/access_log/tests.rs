@@ -2,9 +2,9 @@ use std::io;
 use std::sync::Mutex;
 
 use super::*;
-use crate::telemetry::{Millis, Untrusted};
+use crate::telemetry::{Millis, TextFields, Untrusted};
 
-fn entry<'a>(modules: &'a [Arc<str>], tags: &'a [Arc<str>]) -> Entry<'a> {
+fn entry<'a>(modules: &'a [ModuleRun], tags: &'a [Arc<str>]) -> Entry<'a> {
     Entry {
         id: b"r-1",
         client: b"10.0.0.1",
@@ -60,10 +60,11 @@ fn traced(format: Format, entry: &Entry) -> String {
     let writer = kept.clone();
     let builder = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
     let subscriber: Box<dyn tracing::Subscriber + Send + Sync> = match format {
-        Format::Text => Box::new(builder.finish()),
+        Format::Text => Box::new(builder.fmt_fields(TextFields).finish()),
         Format::Json => Box::new(builder.json().flatten_event(true).finish()),
     };
-    let (modules, tags) = (entry.modules.join(","), entry.tags.join(","));
+    let runs: Vec<_> = entry.modules.iter().map(|run| format!("{}:{}", run.module, run.verdict)).collect();
+    let (modules, tags) = (runs.join(","), entry.tags.join(","));
     tracing::subscriber::with_default(subscriber, || {
         tracing::info!(
             target: "smg::access",
@@ -84,7 +85,8 @@ fn timeless(line: &str) -> String {
 
 #[test]
 fn the_usual_line_is_as_tracing_would_write_it() {
-    let (modules, tags) = ([Arc::from("auth"), Arc::from("log")], [Arc::from("wasm-error")]);
+    let run = |module, verdict| ModuleRun { module: Arc::from(module), verdict };
+    let (modules, tags) = ([run("auth", "continue"), run("log", "trap")], [Arc::from("wasm-error")]);
     let broken = entry(&modules, &tags);
     let plain = Entry { cause: "", error: "", path: "/", ..entry(&[], &[]) };
     for entry in [broken, plain] {
@@ -117,11 +119,16 @@ fn fields_come_as_they_were_chosen() {
 fn nobody_can_forge_a_field_or_a_line() {
     let tags = [Arc::from("a b,c"), Arc::from("d\n")];
     let (long, all) = ("x".repeat(9000), Field::ALL.map(|(_, name)| name).join(","));
-    let entry = Entry { referer: long.as_bytes(), host: b"h\r\nforged", correlation_id: b"a b\"", ..entry(&[], &tags) };
+    let modules = [ModuleRun { module: Arc::from("two words, \"x\""), verdict: "modify" }];
+    let (host, correlation_id) = (&b"h\r\nforged"[..], &b"a b\""[..]);
+    let entry = Entry { referer: long.as_bytes(), host, correlation_id, ..entry(&modules, &tags) };
     let text = line(&all, Format::Text, &entry);
     assert!(text.contains(r#" query="a=1 status=500\"" status=502 "#), "{text}");
     assert!(text.contains(r#" user_agent="curl/8 \"\\\\xff" "#), "{text}");
     assert!(text.contains(" tags=a_b_c,d_ "), "{text}");
+    assert!(text.contains(r#" modules="two_words__\"x\":modify" "#), "{text}");
+    assert!(text.contains(r#" path="/v1/a\"b\\c" "#), "{text}");
+    assert!(text.contains(r#" cause="the worker's answer is \"broken\": "#), "{text}");
     assert!(text.contains(r#" host="h\\u{d}\\u{a}forged" "#), "{text}");
     assert!(text.ends_with('\n') && text.lines().count() == 1 && text.len() < 2000, "{text}");
     let json: serde_json::Value = serde_json::from_str(&line(&all, Format::Json, &entry)).expect("JSON");

@@ -16,6 +16,7 @@ use crate::http1::head::Request;
 use crate::keys::Key;
 use crate::modules::Visit;
 use crate::routes::Label;
+use crate::telemetry::ModuleRun;
 use crate::trace::{Summary, Trace};
 use crate::workers::Worker;
 
@@ -45,7 +46,7 @@ pub struct Record {
     pub model: Option<Box<str>>,
     /// Whose request it is.
     pub key: Option<Arc<Key>>,
-    modules: Vec<Arc<str>>,
+    modules: Vec<ModuleRun>,
     tags: Vec<Arc<str>>,
     upload: Rc<Upload>,
     sent: u64,
@@ -155,9 +156,9 @@ impl Record {
         self.worker = Some(worker.clone());
     }
 
-    /// The modules that acted, and the tags that they left.
+    /// The modules that ran, and the tags that they left.
     pub fn visited(&mut self, visit: &mut Visit) {
-        self.modules = visit.acted();
+        self.modules = visit.runs();
         self.tags = visit.tags();
         if let Some(trace) = &mut self.trace {
             trace.called(visit.calls());

@@ -15,6 +15,7 @@ use super::outcome::FailureKind;
 use super::pool::ModuleGuests;
 use super::settings::Streaming;
 use crate::config::FailurePolicy;
+use crate::telemetry::ModuleRun;
 use crate::trace::ModuleCall;
 
 /// Tags of a request whose guest failed.
@@ -37,11 +38,18 @@ pub struct GuestFailure {
 pub struct Visit {
     stops: Vec<Stop>,
     received_ms: u64,
+    noted: Noted,
+    /// The answer's status is a module's.
+    decides_status: bool,
+}
+
+/// What the request's record and trace are told at the end of a visit.
+#[derive(Default)]
+struct Noted {
+    runs: Vec<ModuleRun>,
     tags: Vec<Arc<str>>,
     /// The calls of guests, if somebody wants to know.
     calls: Option<Vec<ModuleCall>>,
-    /// The answer's status is a module's.
-    decides_status: bool,
 }
 
 struct Stop {
@@ -50,7 +58,6 @@ struct Stop {
     kept: Option<Guest>,
     /// What its on-request hook said about the answer.
     of_answer: FieldEdits,
-    acted: bool,
 }
 
 impl Visit {
@@ -64,13 +71,10 @@ impl Visit {
     ) -> Self {
         let applies = |module: &Module| module.settings.applies.covers(head) && admits(&module.name);
         let applying = chain.iter().filter(|guests| applies(&guests.module));
-        let stop = |guests: &Rc<ModuleGuests>| Stop {
-            guests: guests.clone(),
-            kept: None,
-            of_answer: FieldEdits::default(),
-            acted: false,
-        };
-        Self { stops: applying.map(stop).collect(), received_ms, tags: Vec::new(), calls: None, decides_status: false }
+        let stop =
+            |guests: &Rc<ModuleGuests>| Stop { guests: guests.clone(), kept: None, of_answer: FieldEdits::default() };
+        let stops = applying.map(stop).collect();
+        Self { stops, received_ms, noted: Noted::default(), decides_status: false }
     }
 
     pub fn received_ms(&self) -> u64 {
@@ -102,9 +106,9 @@ impl Visit {
         self.stops.iter().map(|stop| &*stop.guests.module).filter(move |module| module.runs_at(hook))
     }
 
-    /// Names of the modules that edited, answered or failed.
-    pub fn acted(&self) -> Vec<Arc<str>> {
-        self.stops.iter().filter(|stop| stop.acted).map(|stop| stop.guests.module.name.clone()).collect()
+    /// What ran, in the order of the calls.
+    pub fn runs(&mut self) -> Vec<ModuleRun> {
+        std::mem::take(&mut self.noted.runs)
     }
 
     /// Whether the answer has the status that a module gave it.
@@ -114,17 +118,17 @@ impl Visit {
 
     /// From here on, calls of guests are noted.
     pub fn note_calls(&mut self) {
-        self.calls = Some(Vec::new());
+        self.noted.calls = Some(Vec::new());
     }
 
     /// Those that were noted.
     pub fn calls(&mut self) -> Vec<ModuleCall> {
-        self.calls.take().unwrap_or_default()
+        self.noted.calls.take().unwrap_or_default()
     }
 
     /// What the modules left for the request's log line.
     pub fn tags(&mut self) -> Vec<Arc<str>> {
-        std::mem::take(&mut self.tags)
+        std::mem::take(&mut self.noted.tags)
     }
 
     /// Runs the on-request hooks. Each module sees the edits of those before it; the first answer ends it, and
@@ -135,7 +139,7 @@ impl Visit {
             if !stop.guests.module.runs_at(Hook::Request) {
                 continue;
             }
-            match stop.call(HookView::Request(view), self.received_ms, &mut self.tags, &mut self.calls).await? {
+            match stop.call(HookView::Request(view), self.received_ms, &mut self.noted).await? {
                 Verdict::Continue => {}
                 Verdict::Respond(mut answer) => {
                     self.decorate(0..at, &mut answer.head.headers)?;
@@ -162,7 +166,7 @@ impl Visit {
             if !stop.sees_response(view.streamed) {
                 continue;
             }
-            match stop.call(HookView::Response(view), self.received_ms, &mut self.tags, &mut self.calls).await? {
+            match stop.call(HookView::Response(view), self.received_ms, &mut self.noted).await? {
                 Verdict::Continue => {}
                 Verdict::Respond(answer) => {
                     replace_response(view, *answer);
@@ -187,11 +191,18 @@ impl Visit {
                 Ok(()) => stop.of_answer.apply(headers),
                 Err(_) => {
                     stop.guests.count_failure(Hook::Response, FailureKind::Output, self.received_ms);
-                    stop.failed(Hook::Response, FailureKind::Output, &mut self.tags)?;
+                    self.noted.ran(&stop.guests.module, FailureKind::Output.label());
+                    stop.failed(Hook::Response, FailureKind::Output, &mut self.noted.tags)?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Noted {
+    fn ran(&mut self, module: &Module, verdict: &'static str) {
+        self.runs.push(ModuleRun { module: module.name.clone(), verdict });
     }
 }
 
@@ -201,48 +212,31 @@ impl Stop {
         module.runs_at(Hook::Response) && !(streamed && module.settings.streaming == Streaming::Skip)
     }
 
-    async fn call(
-        &mut self,
-        view: HookView<'_>,
-        now_ms: u64,
-        tags: &mut Vec<Arc<str>>,
-        calls: &mut Option<Vec<ModuleCall>>,
-    ) -> Result<Verdict, GuestFailure> {
-        let start = calls.is_some().then(Instant::now);
+    async fn call(&mut self, view: HookView<'_>, now_ms: u64, noted: &mut Noted) -> Result<Verdict, GuestFailure> {
+        let start = noted.calls.is_some().then(Instant::now);
         let called = self.guests.call(&mut self.kept, view, now_ms).await;
-        if let (Some(calls), Some(start)) = (calls, start) {
-            calls.push(self.noted(view.hook(), &called, start));
+        let verdict = verdict(&called);
+        noted.ran(&self.guests.module, verdict);
+        if let (Some(calls), Some(start)) = (&mut noted.calls, start) {
+            let (module, hook) = (self.guests.module.name.clone(), view.hook().label());
+            calls.push(ModuleCall { module, hook, verdict, is_failure: called.is_err(), start, end: Instant::now() });
         }
         match called {
             Ok(mut verdict) => {
-                self.acted |= !matches!(verdict, Verdict::Continue);
                 let left = match &mut verdict {
                     Verdict::Continue => &mut Vec::new(),
                     Verdict::Edit(edit) => &mut edit.tags,
                     Verdict::Respond(answer) => &mut answer.tags,
                 };
-                tags.extend(left.drain(..).map(|tag| self.guests.count_tag(&tag)));
+                noted.tags.extend(left.drain(..).map(|tag| self.guests.count_tag(&tag)));
                 Ok(verdict)
             }
-            Err(kind) => self.failed(view.hook(), kind, tags).map(|()| Verdict::Continue),
+            Err(kind) => self.failed(view.hook(), kind, &mut noted.tags).map(|()| Verdict::Continue),
         }
-    }
-
-    fn noted(&self, hook: Hook, called: &Result<Verdict, FailureKind>, start: Instant) -> ModuleCall {
-        let (verdict, is_failure) = match called {
-            Ok(Verdict::Continue) => ("continue", false),
-            Ok(Verdict::Edit(edit)) if edit.changes_nothing() => ("continue", false),
-            Ok(Verdict::Edit(_)) => ("modify", false),
-            Ok(Verdict::Respond(_)) => ("reject", false),
-            Err(kind) => (kind.label(), true),
-        };
-        let module = self.guests.module.name.clone();
-        ModuleCall { module, hook: hook.label(), verdict, is_failure, start, end: Instant::now() }
     }
 
     /// A failure under an open policy is as if the module had said to continue.
     fn failed(&mut self, hook: Hook, kind: FailureKind, tags: &mut Vec<Arc<str>>) -> Result<(), GuestFailure> {
-        self.acted = true;
         let module = &self.guests.module;
         // Before what modules say, so that no module can talk them out of the log.
         tags.insert(0, self.guests.count_tag(FAILED));
@@ -257,6 +251,17 @@ impl Stop {
                 Err(GuestFailure { module: module.name.clone(), kind, status, text: module.abi().failure_text() })
             }
         }
+    }
+}
+
+/// What came of a call, as in metrics.
+fn verdict(called: &Result<Verdict, FailureKind>) -> &'static str {
+    match called {
+        Ok(Verdict::Continue) => "continue",
+        Ok(Verdict::Edit(edit)) if edit.changes_nothing() => "continue",
+        Ok(Verdict::Edit(_)) => "modify",
+        Ok(Verdict::Respond(_)) => "reject",
+        Err(kind) => kind.label(),
     }
 }
 

@@ -190,10 +190,16 @@ pub struct Guest {
     initial_memory: usize,
 }
 
-/// A new instance in a store of its own. Code may run: start functions, initialisers.
-pub async fn instantiate(module: &Module, caller: &Caller) -> Result<(Store<HostState>, Functions), GuestError> {
+/// A new instance in a store of its own, made for a request if there is one. Code may run: start functions,
+/// initialisers.
+pub async fn instantiate(
+    module: &Module,
+    caller: &Caller,
+    request_id: Option<&HeaderValue>,
+) -> Result<(Store<HostState>, Functions), GuestError> {
     let limits = &module.settings.limits;
     let mut store = host::store(&module.engine, &module.name, limits, &module.prints, &module.stats, &caller.turns);
+    store.data_mut().begin_start(request_id);
     match module.linked.instantiate(&mut store, &module.settings).await {
         Ok(functions) => Ok((store, functions)),
         // Not the module's fault: as many guests exist as there can be.
@@ -203,8 +209,8 @@ pub async fn instantiate(module: &Module, caller: &Caller) -> Result<(Store<Host
 }
 
 impl Guest {
-    pub async fn new(module: &Module, caller: &Caller) -> Result<Self, GuestError> {
-        let (store, functions) = instantiate(module, caller).await?;
+    pub async fn new(module: &Module, caller: &Caller, request_id: &HeaderValue) -> Result<Self, GuestError> {
+        let (store, functions) = instantiate(module, caller, Some(request_id)).await?;
         module.stats.guests.fetch_add(1, Relaxed);
         let (stats, body_limit) = (module.stats.clone(), module.settings.limits.body_bytes);
         let initial_memory = store.data().memory_bytes();
@@ -215,7 +221,7 @@ impl Guest {
     pub async fn call(&mut self, caller: &Caller, view: HookView<'_>) -> Result<Verdict, GuestError> {
         self.uses = self.uses.saturating_add(1);
         self.store.set_epoch_deadline(1);
-        self.store.data_mut().begin_call(&caller.turns);
+        self.store.data_mut().begin_call(&caller.turns, view.request_id());
         let result = match view {
             HookView::Request(view) => self.functions.on_request(&mut self.store, view, self.body_limit).await,
             HookView::Response(view) => self.functions.on_response(&mut self.store, view, self.body_limit).await,

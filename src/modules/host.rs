@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tracing::info;
+use http::HeaderValue;
+use tracing::{field, info};
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime::{AsContextMut, ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -67,10 +68,17 @@ impl HostState {
         self.memory.in_use
     }
 
-    /// A call begins: the guest may print again, and takes its turns on this shard.
-    pub fn begin_call(&mut self, turns: &Turns) {
+    /// The guest starts, for this request if there is one.
+    pub fn begin_start(&mut self, request_id: Option<&HeaderValue>) {
+        lock(&self.printed).request_id = request_id.cloned();
+    }
+
+    /// A call begins, for this request: the guest may print again, and takes its turns on this shard.
+    pub fn begin_call(&mut self, turns: &Turns, request_id: &HeaderValue) {
         self.turns = turns.clone();
-        lock(&self.printed).left = PRINTED_BYTES;
+        let mut printed = lock(&self.printed);
+        printed.left = PRINTED_BYTES;
+        printed.request_id = Some(request_id.clone());
     }
 
     /// Takes what the guest prints, within bounds.
@@ -182,6 +190,8 @@ impl Drop for MemoryLimit {
 /// What one guest has printed since its call began.
 struct Printed {
     module: Arc<str>,
+    /// Of the request that it works for; none while it is tried out.
+    request_id: Option<HeaderValue>,
     limit: Arc<PrintLimit>,
     line: Vec<u8>,
     left: usize,
@@ -189,7 +199,7 @@ struct Printed {
 
 impl Printed {
     fn new(module: Arc<str>, limit: Arc<PrintLimit>) -> Self {
-        Self { module, limit, line: Vec::new(), left: PRINTED_BYTES }
+        Self { module, request_id: None, limit, line: Vec::new(), left: PRINTED_BYTES }
     }
 
     /// Takes what fits into the bounds; the rest is dropped.
@@ -211,7 +221,8 @@ impl Printed {
             return;
         }
         if let Some(skipped) = self.limit.admit(Instant::now()) {
-            info!(target: "smg::guest", module = %Untrusted(self.module.as_bytes()), skipped, line = %Untrusted(&self.line));
+            let id = self.request_id.as_ref().map(|id| field::display(Untrusted(id.as_bytes())));
+            info!(target: "smg::guest", module = %Untrusted(self.module.as_bytes()), id, skipped, line = %Untrusted(&self.line));
         }
         self.line.clear();
     }

@@ -233,7 +233,7 @@ impl Loader {
     async fn try_out(&self, module: &Module) -> Result<(), LoadError> {
         let mut attempts = 1;
         let (store, functions) = loop {
-            let making = pin!(guest::instantiate(module, &self.caller));
+            let making = pin!(guest::instantiate(module, &self.caller, None));
             match self.caller.bounded(module.settings.limits.execution, making, || {}).await {
                 // Its memory image can't be sealed while the kernel holds a page of it, as it does at times.
                 Err(error) if error.is_of_busy_system() && attempts < MOST_ATTEMPTS => attempts += 1,

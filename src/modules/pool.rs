@@ -188,7 +188,7 @@ impl ModuleGuests {
         let work = async {
             let mut guest = match guest {
                 Some(guest) => guest,
-                None => Guest::new(&self.module, &self.caller).await?,
+                None => Guest::new(&self.module, &self.caller, view.request_id()).await?,
             };
             let verdict = guest.call(&self.caller, view).await?;
             Ok((guest, verdict))

@@ -94,7 +94,7 @@ fn a_deployment_that_says_nothing_follows_the_flag_and_one_that_says_something_d
 #[test]
 fn the_time_limit_covers_what_a_guest_waits_for() {
     let worker = obliging();
-    let gateway = Gateway::with_modules(&worker).start();
+    let gateway = Gateway::with_modules(&worker).arg("--wasm-max-execution-time-ms=30s").start();
     let uuid = gateway.add(&Module::hostile().set("limits", json!({ "execution_ms": 100 })));
     for (n, answer) in [
         (1, &(|| gateway.provoke("sleep-ms:3600000")) as &dyn Fn() -> crate::support::Response),
@@ -105,7 +105,7 @@ fn the_time_limit_covers_what_a_guest_waits_for() {
         let start = Instant::now();
         answer().assert_error(503, "wasm_module_failed");
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(1), "{n}: {took:?}");
+        assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(10), "{n}: {took:?}");
         assert_eq!(gateway.failures(&uuid, "timeout"), n);
     }
     assert_eq!(gateway.provoke("sleep-ms:30").status, 200);
@@ -197,7 +197,7 @@ fn a_module_that_always_fails_writes_few_lines() {
 }
 
 #[test]
-fn the_access_log_names_the_modules_that_acted() {
+fn the_access_log_names_the_modules_that_ran_and_what_they_did() {
     let worker = Worker::echo();
     let gateway = Gateway::with_modules(&worker).start();
     let files = Files::new();
@@ -205,8 +205,8 @@ fn the_access_log_names_the_modules_that_acted() {
     gateway.add(&Module::hostile());
     gateway.request("GET", "/quiet", &[], b"");
     let line = gateway.wait_for_log("path=/quiet");
-    assert!(line.contains("marker") && !line.contains("hostile"), "{line}");
+    assert!(line.contains(" modules=marker:modify,hostile:continue,hostile:continue,marker:modify "), "{line}");
     gateway.request("GET", "/failed", &[("X-Hostile", "trap")], b"");
     let line = gateway.wait_for_log("path=/failed");
-    assert!(line.contains("marker") && line.contains("hostile") && line.contains("wasm_module_failed"), "{line}");
+    assert!(line.contains(" modules=marker:modify,hostile:trap ") && line.contains("wasm_module_failed"), "{line}");
 }

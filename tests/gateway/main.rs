@@ -131,6 +131,7 @@ mod streaming;
 mod stuck_uploads;
 mod takeover;
 mod targets;
+mod text_log;
 mod timeouts;
 mod tls_clients;
 mod tls_strangers;

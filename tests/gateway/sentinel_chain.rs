@@ -82,7 +82,7 @@ fn who_blocks_ends_the_way_of_a_request() {
     assert!(!answer.headers.has("x-response-mark") && worker.requests().is_empty());
     let calls = |uuid: &str| gateway.meta(uuid)["access_count"].as_u64();
     assert_eq!((calls(&before), calls(&uuid), calls(&after)), (Some(1), Some(1), Some(0)));
-    assert!(gateway.wait_for_log("path=/ status=403").contains(" modules=before,blocks "));
+    assert!(gateway.wait_for_log("path=/ status=403").contains(" modules=before:modify,blocks:reject "));
 }
 
 #[test]

@@ -178,7 +178,7 @@ fn what_is_printed_is_in_the_log_with_the_modules_name() {
     eventually(Duration::from_secs(5), || gateway.log().matches("line=three").count() >= 3);
     let log = gateway.log();
     assert!(log.lines().filter(|line| line.contains("line=one")).all(|line| line.contains("module=m")), "{log}");
-    assert!(log.contains("line=two\\u{1b}[31m") && !log.contains('\u{1b}'), "{log}");
+    assert!(log.contains("line=\"two\\\\u{1b}[31m\"") && !log.contains('\u{1b}'), "{log}");
 }
 
 #[test]
