@@ -129,7 +129,7 @@ fn the_time_limit_of_a_deployment_is_in_force() {
         let start = Instant::now();
         gateway.provoke(behaviour).assert_error(503, "wasm_module_failed");
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(40) && took < Duration::from_millis(1000), "{behaviour}: {took:?}");
+        assert!(took >= Duration::from_millis(40) && took < Duration::from_secs(10), "{behaviour}: {took:?}");
     }
     assert_eq!(gateway.failures(&uuid, "timeout"), 2);
 }

@@ -18,7 +18,7 @@ fn assert_serves(agent: &Agent) {
     for version in Version::BOTH {
         let start = Instant::now();
         assert_eq!(agent.connect(version).ask(&Event::request()).decision, Decision::Allow);
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 }
 

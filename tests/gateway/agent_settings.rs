@@ -128,7 +128,7 @@ fn the_limits_of_guests_are_flags_here_too() {
     let mut proxy = agent.connect(Version::V1);
     let start = std::time::Instant::now();
     assert_eq!(proxy.ask(&Event::request().doing("loop")).decision, Decision::failed());
-    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(proxy.ask(&Event::request().doing("leak-2")).decision, Decision::Allow);
     assert_eq!(proxy.ask(&Event::request().doing("leak-7")).decision, Decision::failed());
 }

@@ -38,7 +38,7 @@ fn assert_event_by_event(client: &mut Client, gates: &[Gate]) {
         let opened = Instant::now();
         gate.open();
         client.read_until(format!("data: {i}\n\n"));
-        assert!(opened.elapsed() < Duration::from_millis(500), "{i}: {:?}", opened.elapsed());
+        assert!(opened.elapsed() < Duration::from_secs(5), "{i}: {:?}", opened.elapsed());
     }
     client.read_until("0\r\n\r\n");
 }

@@ -1,7 +1,7 @@
 //! Guests that hand over or print more than there is room for: memory and log stay bounded.
 //! Cases 8 and 19 of section 3.
 
-use crate::support::{Gateway, Module, Worker, eventually, holds_for, obliging};
+use crate::support::{BUSY, Gateway, Module, Worker, eventually, holds_for, obliging};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -66,19 +66,22 @@ fn an_alias_of_a_mebibyte_many_times_over_is_cheap_to_refuse() {
     for _ in 0..10 {
         let start = std::time::Instant::now();
         gateway.provoke("alias:1000000").assert_error(503, "wasm_module_failed");
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(start.elapsed() < BUSY, "{:?}", start.elapsed());
     }
 }
 
 #[test]
 fn what_a_guest_prints_is_cut_counted_and_labelled() {
     let worker = Worker::echo();
-    let gateway = Gateway::with_modules(&worker).start();
-    gateway.add(&Module::hostile().set("limits", json!({ "execution_ms": 300 })));
+    let gateway = Gateway::with_modules(&worker).arg("--wasm-max-execution-time-ms=10s").start();
+    // What is printed to its end has all the time that a busy machine takes for it.
+    let patient = gateway.add(&Module::hostile());
     let before = gateway.memory();
     let most = most_memory(&gateway, || {
+        (0..3).for_each(|_| assert_eq!(gateway.provoke("stdout:100000").status, 200));
+        gateway.remove(&patient);
+        gateway.add(&Module::hostile().set("limits", json!({ "execution_ms": 300 })));
         for _ in 0..3 {
-            assert_eq!(gateway.provoke("stdout:100000").status, 200);
             let answer = gateway.provoke("stdout:500000000");
             assert_eq!(answer.status, 503, "its time runs out before it has printed a gigabyte");
         }
@@ -128,7 +131,7 @@ fn a_line_without_an_end_is_printed_when_its_call_ends() {
 #[test]
 fn eight_guests_that_hold_all_their_memory_fit() {
     let worker = Worker::echo();
-    let gateway = Gateway::with_modules(&worker).start();
+    let gateway = Gateway::with_modules(&worker).arg("--wasm-max-execution-time-ms=20s").start();
     gateway.add(&Module::hostile());
     let before = gateway.memory();
     let most = most_memory(&gateway, || {

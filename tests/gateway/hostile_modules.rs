@@ -1,7 +1,7 @@
 //! Modules that no compiler makes: they are deployed, and misbehave when they are called.
 //! Cases 4, 5, 6, 7 and 10 of section 3.
 
-use crate::support::{Component, FOR_EVER, Files, Gateway, Module, Worker, eventually};
+use crate::support::{BUSY, Component, FOR_EVER, Files, Gateway, Module, Worker, eventually};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 #[track_caller]
 fn assert_fails(cases: &[(&str, Component, &[&str])]) {
     let worker = Worker::echo();
-    let mut gateway = Gateway::with_modules(&worker).start();
+    let mut gateway = Gateway::with_modules(&worker).arg("--wasm-max-execution-time-ms=10s").start();
     let files = Files::new();
     let mut complaints = Vec::new();
     for (n, (what, component, kinds)) in cases.iter().enumerate() {
         let module = Module::new(&format!("m{n}"), &files.component(&format!("m{n}"), component));
-        let module = module.set("limits", json!({ "execution_ms": 200 })).set("match", json!({ "paths": ["/m"] }));
+        // What fails in another way must not run out of time first, however busy the machine is.
+        let limits = if *kinds == ["timeout"] { json!({ "execution_ms": 200 }) } else { json!({}) };
+        let module = module.set("limits", limits).set("match", json!({ "paths": ["/m"] }));
         let uuid = gateway.add(&module);
         let start = Instant::now();
         for _ in 0..2 {
@@ -26,7 +28,7 @@ fn assert_fails(cases: &[(&str, Component, &[&str])]) {
         let took = start.elapsed();
         let failures = gateway.meta(&uuid)["failures"].take();
         let counted: u64 = kinds.iter().filter_map(|kind| failures[kind].as_u64()).sum();
-        if counted != 2 || took > Duration::from_secs(2) {
+        if counted != 2 || took > BUSY {
             complaints.push(format!("{what}: {failures}, wanted {kinds:?}, in {took:?}"));
         }
         assert_eq!(gateway.get("/").status, 200, "after {what}");
@@ -34,7 +36,7 @@ fn assert_fails(cases: &[(&str, Component, &[&str])]) {
     }
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
     assert!(gateway.is_running());
-    eventually(Duration::from_secs(2), || gateway.metrics().sum("smg_wasm_instances", &[]) == 0.0);
+    eventually(BUSY, || gateway.metrics().sum("smg_wasm_instances", &[]) == 0.0);
 }
 
 #[test]
@@ -168,7 +170,7 @@ fn a_component_may_speak_utf_16() {
 #[test]
 fn a_module_that_is_slow_to_start_is_slow_for_nobody_else() {
     let worker = Worker::echo();
-    let gateway = Gateway::with_modules(&worker).start();
+    let gateway = Gateway::with_modules(&worker).arg("--wasm-max-execution-time-ms=4s").start();
     let files = Files::new();
     let starts = Component::default().items(&format!("(func $s {FOR_EVER}) (start $s)"));
     let module = Module::new("m", &files.component("m", &starts)).json().clone();
@@ -179,11 +181,11 @@ fn a_module_that_is_slow_to_start_is_slow_for_nobody_else() {
     for _ in 0..100 {
         let start = Instant::now();
         assert_eq!(client.get("/").status, 200);
-        assert!(start.elapsed() < Duration::from_millis(250), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
     let start = Instant::now();
     assert_eq!(gateway.modules()["modules"], json!([]));
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     let answer = deploying.read_response();
     assert_eq!(answer.status, 400);
     let error: Value = answer.json()["modules"][0]["add_result"]["Error"].take();

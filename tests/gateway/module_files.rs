@@ -13,7 +13,7 @@ fn refuses(gateway: &Gateway, cases: &[(&str, String, &str)]) {
         let start = Instant::now();
         let error = gateway.refusal(&Module::new("m", file));
         assert!(error.contains(wanted), "{what}: no {wanted:?} in {error:?}");
-        assert!(start.elapsed() < Duration::from_secs(2), "{what}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(5), "{what}: {:?}", start.elapsed());
     }
 }
 

@@ -83,7 +83,7 @@ pub use sentinel::{BEHAVIOURS, Sentinel};
 pub use timings::Timings;
 pub use tls::Caller;
 pub use upgrade::{CUSTOM, SWITCHED, ask_for_upgrade, assert_is_switching, switching, upgrade_request};
-pub use wait::{Gate, eventually, holds_for};
+pub use wait::{BUSY, Gate, eventually, holds_for};
 pub use websocket::{Message, WebSocket, opcode};
 pub use wire::End;
 pub use worker::Worker;

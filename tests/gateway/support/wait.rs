@@ -3,10 +3,18 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Asks `condition` until it holds; panics at the caller's line after `timeout`.
+/// How long what takes no time may take on a machine that has other work, eight times as much as it has cores for: the
+/// bound of assertions that something comes to an end at all.
+pub const BUSY: Duration = Duration::from_secs(10);
+
+/// How many times longer than on an idle machine things may take.
+const SLOWDOWN: u32 = 5;
+
+/// Asks `condition` until it holds; panics at the caller's line after `timeout`, which is meant for a machine without
+/// other work.
 #[track_caller]
 pub fn eventually(timeout: Duration, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + timeout;
+    let deadline = Instant::now() + timeout.saturating_mul(SLOWDOWN);
     while !condition() {
         assert!(Instant::now() < deadline, "this did not come true within {timeout:?}");
         std::thread::sleep(Duration::from_millis(5));
