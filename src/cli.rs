@@ -101,7 +101,7 @@ fn check_module(module: &file::Module, flags: &Wasm) -> Vec<file::Problem> {
     mistakes.iter().map(|error| module.problem(&error.field, &error.text)).collect()
 }
 
-/// Adds to an error what whoever sees it can't know.
+/// Adds a tip to an error: which flag was meant, or where the value came from.
 fn explain(mut error: clap::Error, command: &clap::Command, arguments: &[OsString]) -> clap::Error {
     let tip = match error.kind() {
         ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument | ErrorKind::ArgumentConflict => meant_file(&error),
@@ -123,7 +123,7 @@ fn meant_file(error: &clap::Error) -> Option<String> {
     is_meant.then(|| format!("a configuration file is named with --config: smg --config {named}"))
 }
 
-/// clap names the flag of a value wherever it comes from.
+/// clap names only the flag, even if the value came from its environment variable.
 fn of_variable(error: &clap::Error, command: &clap::Command, arguments: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return None };
     let long = named.strip_prefix("--")?.split([' ', '=', '[']).next()?;

@@ -29,8 +29,8 @@ pub enum LogError {
     Reload(#[from] reload::Error),
 }
 
-/// Whether the filter lets the lines of requests through. Asked for each request, and the subscriber, which is the
-/// process's as this is, would answer under a lock.
+/// Whether the filter lets the lines of requests through. Each request asks, and the subscriber would take a lock to
+/// answer. Like the subscriber it is global to the process.
 static ACCESS: AtomicBool = AtomicBool::new(false);
 
 /// Whether the log has a line for each request.

@@ -99,6 +99,7 @@ mod names;
 mod panics;
 mod pools;
 mod pressure;
+mod readme;
 mod reload;
 mod reload_connections;
 mod reload_modules;

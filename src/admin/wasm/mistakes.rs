@@ -1,5 +1,5 @@
-//! Everything that is wrong with a module of the configuration file. Reading one stops at its first mistake; here what
-//! was wrong is taken out, and the rest is read again.
+//! Everything that is wrong with a module of the configuration file. Reading a module stops at its first mistake. Here
+//! each wrong value is taken out and the module is read again.
 
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ pub fn mistakes(module: &Module, defaults: &Defaults) -> Vec<FieldError> {
         let Err(mut error) = of_file(&module, defaults) else { break };
         let place = error.field.clone();
         error.field = removed.original(&place);
-        // What is left of a field whose part was taken out may be too little, which is no mistake of its own.
+        // A field that lost a part may be incomplete now. That is not a mistake in the file.
         let is_remainder = found.iter().any(|part| is_below(&part.field, &error.field));
         if !is_remainder {
             found.push(error);

@@ -40,7 +40,7 @@ impl Module {
             report.add(Problem::new(node.line, path, "it must be a map"));
             return None;
         };
-        // What the admin API calls it. Here it would be passed over, or stand beside what it should be.
+        // The admin API's name for `file`. Here it would be ignored, or contradict `file`.
         let misnamed = node.get("file_path");
         if let Some(field) = misnamed {
             let text = "no such key (did you mean `file`?)";

@@ -79,13 +79,13 @@ impl fmt::Display for Problems {
     }
 }
 
-/// What it means that an environment variable which a file names is not set.
+/// How to treat an environment variable that a file names and that is not set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Unset {
-    /// The gateway can't do without it.
+    /// The gateway needs its value.
     #[default]
     Mistake,
-    /// The file is checked in another place than the one where it is used.
+    /// The file is only checked, perhaps on another machine than the one that uses it.
     Note,
 }
 

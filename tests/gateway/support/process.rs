@@ -86,7 +86,7 @@ impl Process {
     /// Waits for a line of the log that contains `text`.
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) -> String {
-        let line = self.stderr.wait_for(Duration::from_secs(10), |line| line.contains(text));
+        let line = self.stderr.wait_for(Duration::from_secs(30), |line| line.contains(text));
         line.unwrap_or_else(|| panic!("no log line with {text:?}"))
     }
 
