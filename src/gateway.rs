@@ -15,6 +15,7 @@ mod forward;
 mod hooks;
 pub mod metrics;
 pub mod record;
+mod references;
 mod silence;
 pub mod upgrade;
 mod upload;

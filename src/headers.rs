@@ -18,9 +18,27 @@ pub static KEY_FIELDS: [HeaderName; 3] =
 /// ones (RFC 9110 section 7.6.1), and what a proxy and its client say to each other about access. `Trailer` stays: it
 /// announces fields that are passed on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    strip(headers, |_| {});
+}
+
+/// The same for an answer. Returns whether one of the fields that refer to a resource by its URL is among the others:
+/// [`is_reference`].
+#[must_use]
+pub fn strip_answer(headers: &mut HeaderMap) -> bool {
+    let mut refers = false;
+    strip(headers, |name| refers |= is_reference(name));
+    refers
+}
+
+/// `note` is shown each field that stays at least once.
+fn strip(headers: &mut HeaderMap, mut note: impl FnMut(&HeaderName)) {
     let mut nominated = Vec::new();
+    let mut is_to_go = |name: &&HeaderName| {
+        note(name);
+        is_hop_by_hop(name)
+    };
     // Most messages have one of these at most: a look at the names is cheaper than a removal for each.
-    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+    while let Some(name) = headers.keys().find(&mut is_to_go).cloned() {
         if name == header::CONNECTION {
             nominated = nominations(headers);
         }
@@ -57,6 +75,17 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
         }
         18 => name == "proxy-authenticate",
         19 => name == "proxy-authorization",
+        _ => false,
+    }
+}
+
+/// `Location`, `Content-Location` and `Refresh`.
+fn is_reference(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    match name.len() {
+        7 => name == "refresh",
+        8 => name == "location",
+        16 => name == "content-location",
         _ => false,
     }
 }
@@ -165,6 +194,21 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[("content-length", "3"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn fields_that_refer_to_a_resource_are_noticed_wherever_they_are() {
+        for name in ["location", "content-location", "refresh"] {
+            for fields in [
+                &[(name, "/x"), ("connection", "close")][..],
+                &[("connection", "a"), ("a", "1"), (name, "/x")],
+                &[("content-length", "3"), (name, "/x"), ("keep-alive", "5"), ("date", "x")],
+            ] {
+                assert!(strip_answer(&mut map(fields)), "{fields:?}");
+            }
+        }
+        let others = &[("content-type", "a"), ("connection", "close"), ("link", "<http://a/>"), ("upgrade", "a")];
+        assert!(!strip_answer(&mut map(others)));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::body::{Content, Hold};
 use super::destination::{self, Destination, Said};
 use super::error::GatewayError;
 use super::exchange::Exchange;
+use super::references;
 use super::upgrade::Tunnel;
 use super::upload::{Peeked, Resend, WorkerBody};
 use crate::config::TargetError;
@@ -293,7 +294,9 @@ impl Received {
     fn into_answer(self, exchange: &Exchange) -> Answer {
         let Self { begun: (Response { status, mut headers, .. }, body), lease, seen } = self;
         exchange.record.upload().answered();
-        headers::strip_hop_by_hop(&mut headers);
+        if headers::strip_answer(&mut headers) {
+            references::point_at_gateway(&mut headers, &lease.worker);
+        }
         // Whatever the worker calls it: the client and the log know the request by this id.
         headers.insert(&X_REQUEST_ID, exchange.record.request_id.clone());
         let content = match &exchange.upgrade {

@@ -100,6 +100,7 @@ mod panics;
 mod pools;
 mod pressure;
 mod readme;
+mod redirects;
 mod reload;
 mod reload_connections;
 mod reload_modules;
