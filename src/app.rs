@@ -21,9 +21,9 @@ use crate::admission::Admission;
 use crate::client::Offers;
 use crate::config::{Config, ListenAddress, ModuleFile};
 use crate::fleet::Fleet;
-use crate::gateway::Shared;
 use crate::gateway::accept::Via;
 use crate::gateway::control::Control;
+use crate::gateway::{Owners, Shared};
 use crate::keys::Keys;
 use crate::listeners::{self, ListenError, Listener, Reception, Speaks};
 use crate::modules::{Cache, CacheError, Defaults, Engine, EngineError, LoadError, Loader, ModuleMetrics};
@@ -153,6 +153,7 @@ impl App {
             shards: shard_count(&config),
             admission: Admission::new(reload::admission_settings(&config)),
             pressure: Arc::default(),
+            owners: Owners::default(),
             log: access_log::Output {
                 fields: config.log.log_fields.clone(),
                 format: if config.log.log_json { Format::Json } else { Format::Text },

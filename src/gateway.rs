@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod record;
 mod references;
 mod silence;
+mod stored;
 pub mod upgrade;
 mod upload;
 mod view;
@@ -43,6 +44,7 @@ use self::hooks::OnRequest;
 use self::metrics::HttpMetrics;
 use self::record::{Ledger, Record};
 use self::silence::Silence;
+pub use self::stored::Owners;
 use self::upload::{ClientBody, Keep, Pause, Shelf, WorkerBody};
 use self::view::View;
 use crate::access_log::{self, AccessLog};
@@ -75,6 +77,8 @@ pub struct Shared {
     pub shards: u16,
     pub admission: Arc<Admission>,
     pub pressure: Arc<Pressure>,
+    /// Who has which stored object.
+    pub owners: Owners,
     pub log: access_log::Output,
     pub tracer: Option<Tracer>,
 }
@@ -142,6 +146,7 @@ impl Gateway {
             upgrade,
             route,
             has_begun: Cell::new(false),
+            only: None,
             key: None,
         };
         let answered = match unreadable {
@@ -191,14 +196,20 @@ impl Gateway {
             Route::Alive => control::only_reads(&request.method).map(|()| Answer::text(StatusCode::OK, "OK")),
             Route::Ready => control::only_reads(&request.method).map(|()| self.readiness(exchange.view)),
             Route::Metrics | Route::Admin if exchange.caller.offers == Offers::DataPlane => Err(GatewayError::NotHere),
-            Route::Models | Route::Workers if exchange.caller.offers == Offers::AdminApi => Err(GatewayError::NotHere),
+            Route::Models | Route::Stored | Route::Workers if exchange.caller.offers == Offers::AdminApi => {
+                Err(GatewayError::NotHere)
+            }
             // In boxes: most of a future is moved when it starts, and the last one is what almost all requests need.
             Route::Metrics => Box::pin(self.metrics(exchange, request)).await,
             Route::Admin => Box::pin(self.administer(exchange, request, body)).await,
             Route::Models => Box::pin(self.serve_page(exchange, request, body, control::models)).await,
-            Route::Workers if !exchange.config().access.cors_allowed_origins.is_empty() => {
+            Route::Workers if is_for_pages(exchange) => {
                 Box::pin(self.serve_page(exchange, request, body, forward::send)).await
             }
+            Route::Stored if is_for_pages(exchange) => {
+                Box::pin(self.serve_page(exchange, request, body, stored::serve)).await
+            }
+            Route::Stored => Box::pin(self.serve(exchange, request, body, stored::serve)).await,
             Route::Workers => self.serve(exchange, request, body, forward::send).await,
         }
     }
@@ -351,6 +362,11 @@ impl Gateway {
     pub fn close_aged_connections(&self) {
         self.view().close_aged_connections();
     }
+}
+
+/// Whether it is said which web pages may call.
+fn is_for_pages(exchange: &Exchange) -> bool {
+    !exchange.config().access.cors_allowed_origins.is_empty()
 }
 
 /// The result of `work`, or `late` when the deadline passes before. Taken by reference: a future that is moved

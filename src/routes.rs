@@ -2,8 +2,10 @@
 //! forwarded, so that no other spelling of a path means something else here than there.
 
 mod overrides;
+mod stored;
 
 pub use self::overrides::{Override, Overrides};
+pub use self::stored::Stored;
 
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub enum Route {
     Admin,
     /// `/v1/models`, and one model below it: what the workers offer together.
     Models,
+    /// Objects that one worker keeps, such as `/v1/responses` and what is below it.
+    Stored,
     /// Everything else.
     Workers,
 }
@@ -27,14 +31,25 @@ pub const MODEL: &str = "/v1/models/";
 
 /// Routes a request by its path, as it was sent.
 pub fn route(path: &str) -> Route {
+    // First, because almost all are of these.
+    if let Some(below) = path.strip_prefix("/v1/") {
+        return match below {
+            "models" => Route::Models,
+            // Without an id it is a worker's.
+            "models/" => Route::Workers,
+            _ if below.starts_with("models/") => Route::Models,
+            _ => match Stored::below_v1(below) {
+                Stored::Other => Route::Workers,
+                Stored::Collection | Stored::Object(_) => Route::Stored,
+            },
+        };
+    }
     match path {
         "/health" | "/liveness" => Route::Alive,
         "/readiness" => Route::Ready,
         "/metrics" => Route::Metrics,
         "/wasm" | "/workers" => Route::Admin,
-        "/v1/models" => Route::Models,
         _ if path.starts_with("/wasm/") || path.starts_with("/workers/") => Route::Admin,
-        _ if path.starts_with(MODEL) && path != MODEL => Route::Models,
         _ => Route::Workers,
     }
 }
@@ -110,6 +125,11 @@ mod tests {
             ("/v1/models/org/name", Route::Models),
             ("/v1/models/", Route::Workers),
             ("/v1/modelsx", Route::Workers),
+            ("/v1/chat/completions", Route::Workers),
+            ("/v1/responses", Route::Stored),
+            ("/v1/responses/resp_1/cancel", Route::Stored),
+            ("/v1/", Route::Workers),
+            ("/flush_cache/", Route::Workers),
             ("/wasmx", Route::Workers),
             ("//wasm", Route::Workers),
             ("/%77asm", Route::Workers),

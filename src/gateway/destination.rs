@@ -89,7 +89,7 @@ impl<'a> Destination<'a> {
 }
 
 /// The pool that the route names.
-fn own_pool(exchange: &Exchange) -> Option<usize> {
+pub fn own_pool(exchange: &Exchange) -> Option<usize> {
     let model = exchange.route.as_ref()?.route.pool.as_deref()?;
     exchange.view.snapshot.pool_of(model)
 }
@@ -109,7 +109,7 @@ fn pool_by_model(exchange: &Exchange, said: &Said) -> Result<usize, GatewayError
 }
 
 /// What does not say what it is passes for JSON.
-fn is_json(headers: &HeaderMap) -> bool {
+pub fn is_json(headers: &HeaderMap) -> bool {
     headers::media_type(headers).is_none_or(|kind| kind.eq_ignore_ascii_case(b"application/json"))
 }
 

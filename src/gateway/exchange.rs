@@ -29,8 +29,18 @@ pub struct Exchange<'a> {
     pub route: Option<Arc<Override>>,
     /// The client has been sent something: an interim answer of a worker.
     pub has_begun: Cell<bool>,
+    /// The one worker that may have it.
+    pub only: Option<Seat>,
     /// Whose request it is.
     pub key: Option<Arc<Key>>,
+}
+
+/// A worker's place in a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seat {
+    pub pool: usize,
+    /// In the pool.
+    pub position: usize,
 }
 
 impl Exchange<'_> {

@@ -54,10 +54,12 @@ pub async fn send(
         }
         found => found?,
     };
-    let pool = &view.snapshot.pools[destination.pool];
+    let only = exchange.only;
+    let at = only.map_or(destination.pool, |seat| seat.pool);
+    let pool = &view.snapshot.pools[at];
     let resend = Resend::of(&body, exchange.record.upload());
     let mut attempts = Attempts::new(exchange, pool);
-    if pool.lists_differ() {
+    if pool.lists_differ() && only.is_none() {
         elsewhere::avoid_others(exchange, pool, &mut attempts);
     }
     let nobody = if pool.healthy_count() == 0 { GatewayError::NoWorker } else { GatewayError::AllLeftAlone };
@@ -68,7 +70,7 @@ pub async fn send(
         if let Ok(Received { begun: (_, body), .. }) = std::mem::replace(&mut last, Err(GatewayError::NoWorker)) {
             body.pass_over();
         }
-        let home = &view.connections[destination.pool][lease.position];
+        let home = &view.connections[at][lease.position];
         let reuse = if attempts.made == 1 { Reuse::Allowed } else { Reuse::Forbidden };
         let attempt = Attempt { exchange, home, resend: &resend, reuse };
         let (pause, left) = match attempt.run(own.as_deref_mut().unwrap_or(head), body).await {
@@ -154,6 +156,8 @@ struct Attempts {
     tried: Vec<usize>,
     /// Workers that could be.
     workers: usize,
+    /// The position of the one worker that may be asked.
+    only: Option<usize>,
     /// Which requests may reach workers twice.
     repeat: Repeat,
     /// The next one must not be at a worker that was tried.
@@ -164,14 +168,16 @@ impl Attempts {
     fn new(exchange: &Exchange, pool: &Pool) -> Self {
         exchange.gateway.retries.request(exchange.record.start());
         let repeat = if exchange.config().retries.retry_non_idempotent { Repeat::Any } else { Repeat::Safe };
-        let (most, workers) = (exchange.most_attempts(), pool.healthy_count());
-        Self { made: 0, most, tried: Vec::new(), workers, repeat, needs_another: false }
+        let only = exchange.only.map(|seat| seat.position);
+        let (most, workers) = (exchange.most_attempts(), only.map_or_else(|| pool.healthy_count(), |_| 1));
+        Self { made: 0, most, tried: Vec::new(), workers, only, repeat, needs_another: false }
     }
 
     fn pick(&self, pool: &Pool, ask: &Ask, now: Instant) -> Option<Lease> {
-        match self.needs_another {
-            false => pool.pick(ask, &self.tried, now),
-            true => pool.pick_another(ask, &self.tried, now),
+        match (self.only, self.needs_another) {
+            (Some(only), _) => pool.pick_only(only, now),
+            (None, false) => pool.pick(ask, &self.tried, now),
+            (None, true) => pool.pick_another(ask, &self.tried, now),
         }
     }
 
@@ -279,19 +285,19 @@ impl Left {
 }
 
 /// A worker's answer, which may be passed over for another worker's.
-struct Received {
-    begun: Begun,
-    lease: Lease,
+pub struct Received {
+    pub begun: Begun,
+    pub lease: Lease,
     /// What was read of its body to see what it says.
     seen: Option<Bytes>,
 }
 
 impl Received {
-    fn new(begun: Begun, lease: Lease) -> Self {
+    pub fn new(begun: Begun, lease: Lease) -> Self {
         Self { begun, lease, seen: None }
     }
 
-    fn into_answer(self, exchange: &Exchange) -> Answer {
+    pub fn into_answer(self, exchange: &Exchange) -> Answer {
         let Self { begun: (Response { status, mut headers, .. }, body), lease, seen } = self;
         exchange.record.upload().answered();
         if headers::strip_answer(&mut headers) {

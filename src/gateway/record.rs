@@ -156,6 +156,16 @@ impl Record {
         self.worker = Some(worker.clone());
     }
 
+    /// So many workers were asked at once.
+    pub fn asked(&mut self, workers: u32) {
+        self.attempts += workers;
+    }
+
+    /// This one's answer is passed on.
+    pub fn answered_by(&mut self, worker: &Arc<Worker>) {
+        self.worker = Some(worker.clone());
+    }
+
     /// The modules that ran, and the tags that they left.
     pub fn visited(&mut self, visit: &mut Visit) {
         self.modules = visit.runs();

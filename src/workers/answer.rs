@@ -16,6 +16,15 @@ use crate::stream::Stream;
 /// Pieces of an unwanted answer that are passed over, to use the connection again.
 const MOST_PASSED_OVER: usize = 16;
 
+/// Sees the pieces of a body as they pass; whether it wants more of them.
+pub type Watch = Box<dyn FnMut(&[u8]) -> Watching>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watching {
+    Goes,
+    Ends,
+}
+
 /// See the module's documentation. Once it has been read to its end, its connection is free for another exchange.
 pub struct AnswerBody<B>(Source<B>);
 
@@ -23,7 +32,31 @@ enum Source<B> {
     /// Without a home, the connection is closed at the end.
     Http1(Box<Link<B>>, Option<Rc<Connections<B>>>),
     Http2(Answering<B>),
+    /// A variant of its own, so that nobody else's bodies cost more.
+    Watched(Box<Watched<B>>),
     Ended,
+}
+
+struct Watched<B> {
+    body: AnswerBody<B>,
+    watch: Option<Watch>,
+}
+
+impl<B> Watched<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(watch) = &mut self.watch
+            && let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && watch(data) == Watching::Ends
+        {
+            self.watch = None;
+        }
+        Poll::Ready(frame)
+    }
 }
 
 impl<B> AnswerBody<B>
@@ -36,6 +69,12 @@ where
 
     pub fn http2(body: Answering<B>) -> Self {
         Self(Source::Http2(body))
+    }
+
+    /// Shows `watch` what passes from here on, as long as it wants more.
+    pub fn watch(&mut self, watch: Watch) {
+        let body = Self(std::mem::replace(&mut self.0, Source::Ended));
+        self.0 = Source::Watched(Box::new(Watched { body, watch: Some(watch) }));
     }
 
     /// Gives the connection back at once if there is no body.
@@ -52,6 +91,7 @@ where
         match &mut self.0 {
             Source::Http1(link, _) => link.take_back(),
             Source::Http2(body) => body.take_back(),
+            Source::Watched(watched) => watched.body.take_back(),
             Source::Ended => None,
         }
     }
@@ -60,6 +100,7 @@ where
     pub fn into_wire(self) -> Result<Wire<Stream>, Self> {
         match self.0 {
             Source::Http1(link, _) => Ok(link.into_wire()),
+            Source::Watched(watched) => watched.body.into_wire(),
             source => Err(Self(source)),
         }
     }
@@ -73,8 +114,10 @@ where
 
     /// It will come in one piece, if that can be had.
     pub fn expect_whole(&mut self) {
-        if let Source::Http1(link, _) = &mut self.0 {
-            link.expect_whole();
+        match &mut self.0 {
+            Source::Http1(link, _) => link.expect_whole(),
+            Source::Watched(watched) => watched.body.expect_whole(),
+            Source::Http2(_) | Source::Ended => {}
         }
     }
 
@@ -82,6 +125,7 @@ where
     pub fn read_ahead(&self) -> usize {
         match &self.0 {
             Source::Http1(link, _) => link.read_ahead(),
+            Source::Watched(watched) => watched.body.read_ahead(),
             Source::Http2(_) | Source::Ended => 0,
         }
     }
@@ -106,6 +150,7 @@ where
         let frame = ready!(match &mut self.0 {
             Source::Http1(link, _) => link.poll_body(cx),
             Source::Http2(body) => Pin::new(body).poll_frame(cx),
+            Source::Watched(watched) => watched.poll_frame(cx),
             Source::Ended => Poll::Ready(None),
         });
         match &frame {
@@ -121,6 +166,7 @@ where
         match &self.0 {
             Source::Http1(link, _) => link.is_ended(),
             Source::Http2(body) => body.is_end_stream(),
+            Source::Watched(watched) => watched.body.is_end_stream(),
             Source::Ended => true,
         }
     }
@@ -129,6 +175,7 @@ where
         match &self.0 {
             Source::Http1(link, _) => link.body_size_hint(),
             Source::Http2(body) => body.size_hint(),
+            Source::Watched(watched) => watched.body.size_hint(),
             Source::Ended => SizeHint::with_exact(0),
         }
     }

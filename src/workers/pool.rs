@@ -104,6 +104,11 @@ impl Pool {
         self.lists_differ
     }
 
+    /// The worker at this position and no other, unless it is not healthy or is left alone.
+    pub fn pick_only(&self, at: usize, now: Instant) -> Option<Lease> {
+        if self.healthy.contains(&at) { Lease::take(&self.all[at], at, now) } else { None }
+    }
+
     /// Whether there is a choice that depends on a request's prompt.
     pub fn wants_prompt(&self) -> bool {
         self.healthy.len() > 1 && self.balancer.needs_prompt()
@@ -213,6 +218,14 @@ mod tests {
             let picked = (0..8).filter_map(|_| pick(&pool, &[])).all(|lease| used.contains(&lease.position));
             assert!(picked, "{healths:?}");
         }
+    }
+
+    #[test]
+    fn one_worker_can_be_asked_for() {
+        let pool = pool(&[Health::Healthy, Health::Failing, Health::Healthy], Policy::Passthrough);
+        assert_eq!(pool.healthy_positions(), [0, 2]);
+        let only = |at| pool.pick_only(at, Instant::now()).map(|lease| lease.position);
+        assert_eq!([0, 1, 2, 3].map(only), [Some(0), None, Some(2), None]);
     }
 
     #[test]

@@ -129,6 +129,7 @@ mod sentinel_tags;
 mod sentinel_wasi;
 mod slow_clients;
 mod slow_start;
+mod stored_objects;
 mod streaming;
 mod stuck_uploads;
 mod takeover;

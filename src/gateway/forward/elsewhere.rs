@@ -49,6 +49,7 @@ pub(super) async fn send(
         deadline: exchange.deadline,
         upgrade: exchange.upgrade.clone(),
         route: exchange.route.clone(),
+        only: None,
         has_begun: Cell::new(exchange.has_begun.get()),
         key: exchange.key.clone(),
     };

@@ -1,0 +1,140 @@
+//! Which worker has which stored object, as far as the gateway knows.
+//!
+//! Ids are learned from workers' answers alone, so a caller can't make an id another worker's. Only a keyed hash of an
+//! id is kept: what is known of an object takes the same space whatever its id is, and nobody outside can choose ids that
+//! collide.
+//!
+//! All shards share this, and each of these requests takes a lock for one operation on a hash map. There are several
+//! locks, so that two shards seldom want the same one.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use rustc_hash::FxHashMap;
+
+/// Bytes of the longest id that is learned.
+pub const LONGEST_ID: usize = 256;
+/// Parts with a lock each; a power of two.
+const PARTS: usize = 16;
+/// Ids in each generation of a part. In all, the last 65,536 that were used are known, and up to as many before those.
+const GENERATION: usize = 65_536 / PARTS;
+
+/// See the module's documentation. An owner is the key of a worker, which is that of its URL: a worker that leaves and
+/// comes back has what it had.
+pub struct Owners {
+    hash: RandomState,
+    is_empty: AtomicBool,
+    parts: [Mutex<Part>; PARTS],
+}
+
+/// Two generations of ids. What is used moves to the young one; when that is full, it becomes the old one, and who was
+/// not used since the last time is forgotten.
+#[derive(Default)]
+struct Part {
+    /// The hashes are even already, and secret.
+    young: FxHashMap<u64, u64>,
+    old: FxHashMap<u64, u64>,
+}
+
+impl Part {
+    fn put(&mut self, id: u64, owner: u64, most: usize) {
+        self.old.remove(&id);
+        if self.young.len() >= most && !self.young.contains_key(&id) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(id, owner);
+    }
+
+    fn get(&mut self, id: u64, most: usize) -> Option<u64> {
+        if let Some(owner) = self.young.get(&id) {
+            return Some(*owner);
+        }
+        let owner = self.old.get(&id).copied()?;
+        self.put(id, owner, most);
+        Some(owner)
+    }
+}
+
+impl Default for Owners {
+    fn default() -> Self {
+        Self { hash: RandomState::new(), is_empty: AtomicBool::new(true), parts: Default::default() }
+    }
+}
+
+impl Owners {
+    /// Nothing has been learned yet.
+    pub fn is_empty(&self) -> bool {
+        self.is_empty.load(Relaxed)
+    }
+
+    /// A worker has said that it has this object.
+    pub fn learn(&self, id: &[u8], owner: u64) {
+        if (1..=LONGEST_ID).contains(&id.len()) {
+            self.is_empty.store(false, Relaxed);
+            self.with(id, |part, id| part.put(id, owner, GENERATION));
+        }
+    }
+
+    /// The worker that has this object.
+    pub fn get(&self, id: &[u8]) -> Option<u64> {
+        self.with(id, |part, id| part.get(id, GENERATION))
+    }
+
+    /// Its worker no longer has it.
+    pub fn forget(&self, id: &[u8]) {
+        self.with(id, |part, id| {
+            part.young.remove(&id);
+            part.old.remove(&id);
+        });
+    }
+
+    fn with<T>(&self, id: &[u8], work: impl FnOnce(&mut Part, u64) -> T) -> T {
+        let hash = self.hash.hash_one(id);
+        // Another part of the hash than the maps use.
+        let part = &self.parts[(hash >> 32) as usize % PARTS];
+        work(&mut part.lock().unwrap_or_else(PoisonError::into_inner), hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_learned_is_known_until_it_is_forgotten() {
+        let owners = Owners::default();
+        assert!(owners.is_empty() && owners.get(b"a").is_none());
+        owners.learn(b"a", 1);
+        owners.learn(b"b", 2);
+        owners.learn(b"a", 3);
+        assert_eq!((owners.get(b"a"), owners.get(b"b"), owners.is_empty()), (Some(3), Some(2), false));
+        owners.forget(b"a");
+        assert_eq!((owners.get(b"a"), owners.get(b"b")), (None, Some(2)));
+        owners.learn(&[b'x'; LONGEST_ID + 1], 1);
+        owners.learn(b"", 1);
+        assert_eq!((owners.get(&[b'x'; LONGEST_ID + 1]), owners.get(b"")), (None, None));
+    }
+
+    #[test]
+    fn what_is_not_used_goes_first_and_the_number_is_bounded() {
+        let mut part = Part::default();
+        for id in 0..1000 {
+            part.put(id, id, 10);
+            assert_eq!(part.get(0, 10), Some(0), "it is used all the time");
+            assert!(part.young.len() <= 10 && part.old.len() <= 10);
+        }
+        assert!((990..1000).all(|id| part.get(id, 10) == Some(id)), "the last ones are known");
+        assert!((1..900).all(|id| part.get(id, 10).is_none()));
+    }
+
+    #[test]
+    fn all_parts_are_used() {
+        let owners = Owners::default();
+        for id in 0_u32..1000 {
+            owners.learn(&id.to_ne_bytes(), u64::from(id));
+        }
+        assert!((0_u32..1000).all(|id| owners.get(&id.to_ne_bytes()) == Some(u64::from(id))));
+        assert!(owners.parts.iter().all(|part| part.lock().expect("no panic").young.len() > 10));
+    }
+}

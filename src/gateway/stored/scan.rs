@@ -1,0 +1,365 @@
+//! Finds an object's id in JSON, or in the first events of a stream of them, while it passes piece by piece. Nothing is
+//! kept but the name or id that is being read, and no more is looked at than a limit.
+//!
+//! JSON that is not well-formed is nobody's error here: nothing is found, or something that no worker answers to.
+
+use memchr::memchr2;
+
+use super::owners::LONGEST_ID;
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Fields of the outermost object whose value is an id.
+    pub own: &'static [&'static str],
+    /// Fields of it whose value is an object that has an `id`.
+    pub within: &'static [&'static str],
+}
+
+/// What a worker answers to a creation.
+const CREATED: Wanted = Wanted { own: &["id"], within: &[] };
+/// The same as an event: `response.created` has the object in a field, others are the object.
+const CREATED_EVENT: Wanted = Wanted { own: &["id"], within: &["response"] };
+/// What a request for another object says of one that its worker must have: a response continues another or a
+/// conversation, a batch and a fine-tuning job read a file.
+pub const CONTINUED: Wanted = Wanted {
+    own: &["previous_response_id", "conversation", "input_file_id", "training_file"],
+    within: &["conversation"],
+};
+
+/// What came of a piece.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Scan {
+    More,
+    Found(Vec<u8>),
+    /// It is not there.
+    Nothing,
+}
+
+/// Reads a worker's answer to a creation.
+#[derive(Debug)]
+pub enum AnswerScan {
+    Json(JsonScan),
+    Events(EventScan),
+}
+
+impl AnswerScan {
+    /// For an answer of this media type, if it can have an id.
+    pub fn of(media_type: &[u8]) -> Option<Self> {
+        if media_type.eq_ignore_ascii_case(b"application/json") {
+            return Some(Self::Json(JsonScan::new(CREATED)));
+        }
+        let is_events = media_type.eq_ignore_ascii_case(b"text/event-stream");
+        is_events.then(|| Self::Events(EventScan::new()))
+    }
+
+    pub fn feed(&mut self, piece: &[u8]) -> Scan {
+        match self {
+            Self::Json(scan) => scan.feed(piece),
+            Self::Events(scan) => scan.feed(piece),
+        }
+    }
+}
+
+/// Reads one JSON text.
+#[derive(Debug)]
+pub struct JsonScan {
+    wanted: Wanted,
+    /// Objects and arrays that are open.
+    depth: u32,
+    /// The object at depth 2 is one that is looked into.
+    is_within: bool,
+    /// The next string at a depth that is looked at is a name.
+    expects_name: bool,
+    name: Name,
+    string: Option<Text>,
+    is_escaped: bool,
+    kept: Vec<u8>,
+}
+
+/// The field whose value comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Id,
+    Within,
+    /// Both of it.
+    Either,
+    Other,
+}
+
+/// What the string is that is being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Text {
+    Name,
+    Id,
+    Skipped,
+}
+
+impl JsonScan {
+    pub fn new(wanted: Wanted) -> Self {
+        Self {
+            wanted,
+            depth: 0,
+            is_within: false,
+            expects_name: false,
+            name: Name::Other,
+            string: None,
+            is_escaped: false,
+            kept: Vec::new(),
+        }
+    }
+
+    pub fn feed(&mut self, mut piece: &[u8]) -> Scan {
+        while !piece.is_empty() {
+            let (found, rest) = match self.string {
+                Some(kind) => self.in_string(kind, piece),
+                None => self.between(piece),
+            };
+            match found {
+                Scan::More => piece = rest,
+                found => return found,
+            }
+        }
+        Scan::More
+    }
+
+    fn in_string<'p>(&mut self, kind: Text, piece: &'p [u8]) -> (Scan, &'p [u8]) {
+        if std::mem::take(&mut self.is_escaped) {
+            return (Scan::More, &piece[1..]);
+        }
+        let at = memchr2(b'"', b'\\', piece);
+        let text = &piece[..at.unwrap_or(piece.len())];
+        if kind != Text::Skipped {
+            let room = LONGEST_ID + 1 - self.kept.len();
+            self.kept.extend_from_slice(&text[..text.len().min(room)]);
+        }
+        let Some(at) = at else { return (Scan::More, &[]) };
+        if piece[at] == b'\\' {
+            // No id or name that is looked for has a character that needs it.
+            (self.is_escaped, self.string) = (true, Some(Text::Skipped));
+            return (Scan::More, &piece[at + 1..]);
+        }
+        self.string = None;
+        match kind {
+            Text::Id if !self.kept.is_empty() && self.kept.len() <= LONGEST_ID => {
+                return (Scan::Found(std::mem::take(&mut self.kept)), &[]);
+            }
+            Text::Name => self.name = self.named(),
+            Text::Id | Text::Skipped => {}
+        }
+        (Scan::More, &piece[at + 1..])
+    }
+
+    /// The field whose name has been read.
+    fn named(&self) -> Name {
+        if self.depth == 2 {
+            return if self.kept == b"id" { Name::Id } else { Name::Other };
+        }
+        let is_in = |names: &[&str]| names.iter().any(|name| name.as_bytes() == self.kept);
+        match (is_in(self.wanted.own), is_in(self.wanted.within)) {
+            (true, true) => Name::Either,
+            (true, false) => Name::Id,
+            (false, true) => Name::Within,
+            (false, false) => Name::Other,
+        }
+    }
+
+    /// Whether fields at this depth are looked at.
+    fn is_looked_at(&self) -> bool {
+        self.depth == 1 || (self.depth == 2 && self.is_within)
+    }
+
+    fn between<'p>(&mut self, piece: &'p [u8]) -> (Scan, &'p [u8]) {
+        let (byte, rest) = (piece[0], &piece[1..]);
+        match byte {
+            b'"' => {
+                self.kept.clear();
+                let kind = match self.name {
+                    _ if !self.is_looked_at() => Text::Skipped,
+                    _ if self.expects_name => Text::Name,
+                    Name::Id | Name::Either => Text::Id,
+                    Name::Within | Name::Other => Text::Skipped,
+                };
+                self.string = Some(kind);
+            }
+            b'{' | b'[' => {
+                if self.depth == 0 && byte == b'[' {
+                    return (Scan::Nothing, rest);
+                }
+                self.is_within |= self.depth == 1 && byte == b'{' && matches!(self.name, Name::Within | Name::Either);
+                self.depth += 1;
+                if self.is_looked_at() {
+                    (self.expects_name, self.name) = (true, Name::Other);
+                }
+            }
+            b'}' | b']' => {
+                self.depth = self.depth.saturating_sub(1);
+                self.is_within &= self.depth > 1;
+                if self.depth == 0 {
+                    return (Scan::Nothing, rest);
+                }
+            }
+            b',' if self.is_looked_at() => (self.expects_name, self.name) = (true, Name::Other),
+            b':' if self.is_looked_at() => self.expects_name = false,
+            _ => {}
+        }
+        (Scan::More, rest)
+    }
+}
+
+/// Reads server-sent events (WHATWG HTML section 9.2.6): the id is in the first that has one.
+#[derive(Debug)]
+pub struct EventScan(Line);
+
+#[derive(Debug)]
+enum Line {
+    /// So many bytes of `data:` have come.
+    Beginning(usize),
+    Data(Box<JsonScan>),
+    Other,
+}
+
+const DATA: &[u8] = b"data:";
+
+impl EventScan {
+    pub fn new() -> Self {
+        Self(Line::Beginning(0))
+    }
+
+    pub fn feed(&mut self, mut piece: &[u8]) -> Scan {
+        while let Some(first) = piece.first() {
+            match &mut self.0 {
+                _ if matches!(first, b'\r' | b'\n') => {
+                    (self.0, piece) = (Line::Beginning(0), &piece[1..]);
+                }
+                Line::Beginning(so_far) if *first == DATA[*so_far] => {
+                    *so_far += 1;
+                    if *so_far == DATA.len() {
+                        self.0 = Line::Data(Box::new(JsonScan::new(CREATED_EVENT)));
+                    }
+                    piece = &piece[1..];
+                }
+                Line::Beginning(_) => self.0 = Line::Other,
+                Line::Data(scan) => {
+                    let (line, rest) = piece.split_at(line_end(piece));
+                    match scan.feed(line) {
+                        Scan::Found(id) => return Scan::Found(id),
+                        Scan::Nothing => self.0 = Line::Other,
+                        Scan::More => {}
+                    }
+                    piece = rest;
+                }
+                Line::Other => piece = &piece[line_end(piece)..],
+            }
+        }
+        Scan::More
+    }
+}
+
+fn line_end(piece: &[u8]) -> usize {
+    memchr2(b'\r', b'\n', piece).unwrap_or(piece.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The id in `text`, however it is cut.
+    fn found(text: &str, new: impl Fn() -> Box<dyn FnMut(&[u8]) -> Scan>) -> Option<String> {
+        let read = |pieces: &[&[u8]]| {
+            let mut feed = new();
+            for piece in pieces {
+                match feed(piece) {
+                    Scan::More => {}
+                    Scan::Found(id) => return Some(String::from_utf8(id).expect("text")),
+                    Scan::Nothing => return None,
+                }
+            }
+            None
+        };
+        let whole = read(&[text.as_bytes()]);
+        let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+        assert_eq!(read(&bytes), whole, "{text}");
+        for at in 0..text.len() {
+            let (before, after) = text.as_bytes().split_at(at);
+            assert_eq!(read(&[before, after]), whole, "{text} at {at}");
+        }
+        whole
+    }
+
+    fn in_json(text: &str, wanted: Wanted) -> Option<String> {
+        found(text, || {
+            let mut scan = JsonScan::new(wanted);
+            Box::new(move |piece| scan.feed(piece))
+        })
+    }
+
+    fn in_events(text: &str) -> Option<String> {
+        found(text, || {
+            let mut scan = EventScan::new();
+            Box::new(move |piece| scan.feed(piece))
+        })
+    }
+
+    #[test]
+    fn the_id_is_that_of_the_outermost_object() {
+        for (text, wanted) in [
+            (r#"{"id":"a"}"#, Some("a")),
+            (r#" { "object" : "response" , "id" : "a" , "x" : 1 }"#, Some("a")),
+            (r#"{"x":{"id":"b"},"y":[{"id":"c"},"id"],"id":"a"}"#, Some("a")),
+            (r#"{"x":"id","y":"\"id\":\"b\"","z":"\\","id":"a"}"#, Some("a")),
+            (r#"{"x":["id","b"],"id":"a"}"#, Some("a")),
+            (r#"{"id":null,"x":"b"}"#, None),
+            (r#"{"id":1,"x":"b"}"#, None),
+            (r#"{"id":["b"]}"#, None),
+            (r#"{"id":{"id":"b"}}"#, None),
+            (r#"{"id":""}"#, None),
+            (r#"{"id":"a\u0062"}"#, None),
+            (r#"{"i\u0064":"a"}"#, None),
+            (r#"[{"id":"b"}]"#, None),
+            (r#"{"response":{"id":"b"}}"#, None),
+            (r#"{}{"id":"b"}"#, None),
+            (r#""id":"b""#, None),
+            (r#"}}}"#, None),
+            ("", None),
+        ] {
+            assert_eq!(in_json(text, CREATED).as_deref(), wanted, "{text}");
+        }
+        let long = |length| format!("{{\"id\":\"{}\"}}", "x".repeat(length));
+        assert_eq!(in_json(&long(LONGEST_ID), CREATED).map(|id| id.len()), Some(LONGEST_ID));
+        assert_eq!(in_json(&long(LONGEST_ID + 1), CREATED), None);
+        assert_eq!(in_json(&format!("{{\"{}\":\"b\"}}", "id".repeat(400)), CREATED), None);
+    }
+
+    #[test]
+    fn a_request_names_what_it_continues() {
+        for (text, wanted) in [
+            (r#"{"model":"m","previous_response_id":"a"}"#, Some("a")),
+            (r#"{"previous_response_id":null,"conversation":"a"}"#, Some("a")),
+            (r#"{"conversation":{"id":"a"}}"#, Some("a")),
+            (r#"{"conversation":{"x":{"id":"b"},"y":[{"id":"c"}],"id":"a"}}"#, Some("a")),
+            (r#"{"conversation":[{"id":"b"}],"id":"c"}"#, None),
+            (r#"{"conversation":{"x":1},"id":"b"}"#, None),
+            (r#"{"input":[{"conversation":"b"}]}"#, None),
+        ] {
+            assert_eq!(in_json(text, CONTINUED).as_deref(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_event_has_it_as_its_own_or_in_its_response() {
+        let created = r#"{"type":"response.created","response":{"tools":[{"id":"b"}],"id":"a"}}"#;
+        for (text, wanted) in [
+            (format!("event: response.created\ndata: {created}\n\n"), Some("a")),
+            (format!(":x\r\n\r\nid: 0\r\ndata:{created}\r\n\r\n"), Some("a")),
+            (format!("data: {{\"x\":1}}\rdata: {created}\r\r"), Some("a")),
+            ("data: {\"id\":\"a\",\"object\":\"thread.run\"}\n\n".to_owned(), Some("a")),
+            ("data\ndata: [DONE]\n\n".to_owned(), None),
+            ("xdata: {\"id\":\"b\"}\n\n".to_owned(), None),
+            ("data: {\"id\":\ndata: \"b\"}\n\n".to_owned(), None),
+            ("dat: {\"id\":\"b\"}\n\n".to_owned(), None),
+        ] {
+            assert_eq!(in_events(&text).as_deref(), wanted, "{text}");
+        }
+    }
+}
