@@ -1,6 +1,7 @@
 //! What the control plane answers: the admin API, one file for each resource, and the questions whose answer
 //! takes more than one request's own worker.
 
+pub mod every_worker;
 mod metrics;
 pub mod models;
 pub mod wasm;

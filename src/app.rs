@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tracing_appender::non_blocking::NonBlocking;
 
 use crate::access_log::{self, Format};
-use crate::admin::{Admin, Reloads, models};
+use crate::admin::{Admin, Reloads, every_worker, models};
 use crate::admission::Admission;
 use crate::client::Offers;
 use crate::config::{Config, ListenAddress, ModuleFile};
@@ -143,10 +143,11 @@ impl App {
         let exporter = exporter(&config, &publisher)?;
         let (calls, called) = mpsc::channel(MOST_CALLS);
         let (models, asked) = mpsc::channel(models::MOST_WAITING);
+        let (operations, operated) = mpsc::channel(every_worker::MOST_WAITING);
         let shared = Arc::new(Shared {
             publisher: publisher.clone(),
             engine: wasm.as_ref().map(|wasm| wasm.engine.clone()),
-            control: Control { calls, models },
+            control: Control { calls, models, operations },
             via: Via::new(&format!("smg-{:016x}", fastrand::u64(..))),
             stopping: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -182,6 +183,7 @@ impl App {
         }
         spawn_local(vital(admin.clone().run(called)));
         spawn_local(vital(models::answer(publisher.clone(), fleet.clone(), asked)));
+        spawn_local(vital(every_worker::answer(publisher.clone(), operated)));
         let watches = Watches::default();
         watches.follow_workers(&connector);
         watches.follow_clients(tls.load_full().as_ref());

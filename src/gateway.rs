@@ -195,13 +195,16 @@ impl Gateway {
         match routes::route(request.uri.path()) {
             Route::Alive => control::only_reads(&request.method).map(|()| Answer::text(StatusCode::OK, "OK")),
             Route::Ready => control::only_reads(&request.method).map(|()| self.readiness(exchange.view)),
-            Route::Metrics | Route::Admin if exchange.caller.offers == Offers::DataPlane => Err(GatewayError::NotHere),
+            Route::Metrics | Route::Admin | Route::EveryWorker if exchange.caller.offers == Offers::DataPlane => {
+                Err(GatewayError::NotHere)
+            }
             Route::Models | Route::Stored | Route::Workers if exchange.caller.offers == Offers::AdminApi => {
                 Err(GatewayError::NotHere)
             }
             // In boxes: most of a future is moved when it starts, and the last one is what almost all requests need.
             Route::Metrics => Box::pin(self.metrics(exchange, request)).await,
             Route::Admin => Box::pin(self.administer(exchange, request, body)).await,
+            Route::EveryWorker => Box::pin(self.operate(exchange, request, body)).await,
             Route::Models => Box::pin(self.serve_page(exchange, request, body, control::models)).await,
             Route::Workers if is_for_pages(exchange) => {
                 Box::pin(self.serve_page(exchange, request, body, forward::send)).await

@@ -18,6 +18,8 @@ pub enum Route {
     Metrics,
     /// The admin API: `/wasm` and `/workers`, and what is below them.
     Admin,
+    /// Operations that mean all workers, such as `/flush_cache`.
+    EveryWorker,
     /// `/v1/models`, and one model below it: what the workers offer together.
     Models,
     /// Objects that one worker keeps, such as `/v1/responses` and what is below it.
@@ -49,6 +51,7 @@ pub fn route(path: &str) -> Route {
         "/readiness" => Route::Ready,
         "/metrics" => Route::Metrics,
         "/wasm" | "/workers" => Route::Admin,
+        "/flush_cache" | "/start_profile" | "/stop_profile" | "/get_loads" | "/engine_metrics" => Route::EveryWorker,
         _ if path.starts_with("/wasm/") || path.starts_with("/workers/") => Route::Admin,
         _ => Route::Workers,
     }
@@ -129,6 +132,8 @@ mod tests {
             ("/v1/responses", Route::Stored),
             ("/v1/responses/resp_1/cancel", Route::Stored),
             ("/v1/", Route::Workers),
+            ("/flush_cache", Route::EveryWorker),
+            ("/engine_metrics", Route::EveryWorker),
             ("/flush_cache/", Route::Workers),
             ("/wasmx", Route::Workers),
             ("//wasm", Route::Workers),

@@ -2,6 +2,7 @@
 
 mod text;
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -134,6 +135,20 @@ impl fmt::Display for Untrusted<'_> {
         }
         Ok(())
     }
+}
+
+/// An error with what caused it, in one line of bounded length: some of it is what strangers say.
+pub fn told(mut error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    while let Some(cause) = error.source() {
+        let told = cause.to_string();
+        // Some say themselves what caused them.
+        if !text.ends_with(&told) {
+            text = format!("{text}: {told}");
+        }
+        error = cause;
+    }
+    Untrusted(text.as_bytes()).to_string()
 }
 
 /// Line separators and the bidirectional controls that reorder what a terminal shows.

@@ -50,6 +50,8 @@ pub struct Control {
     pub calls: mpsc::Sender<ControlCall>,
     /// Who wants the list of models, or one of them.
     pub models: mpsc::Sender<ModelsCall>,
+    /// What all workers are to do. They may take long for it, and the rest of the admin API does not wait for them.
+    pub operations: mpsc::Sender<OperationCall>,
 }
 
 /// A question for what the workers offer. `None` answers it where nobody offers that.
@@ -61,6 +63,13 @@ pub struct ModelsCall {
 pub enum AskedModel {
     All,
     One(Box<str>),
+}
+
+/// A request to the admin API that is for all workers.
+pub struct OperationCall {
+    pub call: AdminCall,
+    pub query: Option<String>,
+    pub reply: Asker,
 }
 
 /// A request to the admin API.
@@ -108,6 +117,34 @@ impl Gateway {
         request: &mut Request,
         body: RequestBody,
     ) -> Result<Answer, GatewayError> {
+        let call = self.admin_call(exchange, request, body).await?;
+        let answer = self.ask(Question::Admin(call)).await?;
+        note_refusal(exchange, &answer);
+        Ok(answer)
+    }
+
+    /// The same for what all workers are to do.
+    pub(super) async fn operate(
+        &self,
+        exchange: &mut Exchange<'_>,
+        request: &mut Request,
+        body: RequestBody,
+    ) -> Result<Answer, GatewayError> {
+        let query = request.uri.query().map(str::to_owned);
+        let call = self.admin_call(exchange, request, body).await?;
+        let operations = &self.shared.control.operations;
+        let answer = Answer::whole(answer(operations, |reply| OperationCall { call, query, reply }).await?);
+        note_refusal(exchange, &answer);
+        Ok(answer)
+    }
+
+    /// Reads a request to the admin API of someone who may send it.
+    async fn admin_call(
+        &self,
+        exchange: &mut Exchange<'_>,
+        request: &mut Request,
+        body: RequestBody,
+    ) -> Result<AdminCall, GatewayError> {
         access::check_admin(exchange, request)?;
         exchange.caller.allow(ADMIN_TIME);
         let deadline = self.deadlines.register();
@@ -118,15 +155,18 @@ impl Gateway {
         let body = within(&deadline, || GatewayError::SlowBody, pin!(body)).await?;
         let (method, path) = (request.method.clone(), request.uri.path().to_owned());
         let headers = std::mem::take(&mut request.headers);
-        let answer = self.ask(Question::Admin(AdminCall { method, path, headers, body })).await?;
-        let code = answer.head.headers.get(&ERROR_CODE).and_then(|code| codes::find(code.to_str().ok()?));
-        code.into_iter().for_each(|code| exchange.record.refused(code.name, String::new()));
-        Ok(answer)
+        Ok(AdminCall { method, path, headers, body })
     }
 
     async fn ask(&self, question: Question) -> Result<Answer, GatewayError> {
         answer(&self.shared.control.calls, |reply| ControlCall { question, reply }).await.map(Answer::whole)
     }
+}
+
+/// Puts the code of an error that the control plane answers with into the request's log line.
+fn note_refusal(exchange: &mut Exchange<'_>, answer: &Answer) {
+    let code = answer.head.headers.get(&ERROR_CODE).and_then(|code| codes::find(code.to_str().ok()?));
+    code.into_iter().for_each(|code| exchange.record.refused(code.name, String::new()));
 }
 
 /// Asks the control plane.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 
 use super::Worker;
 use super::answer::AnswerBody;
@@ -138,27 +138,38 @@ pub enum FetchError {
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Asks a worker on a connection of its own and reads up to `limit` bytes of the answer; with a `limit` of 0
-/// the body is not read at all. For the control plane.
+/// [`ask`] without a body.
 pub async fn fetch(
     connector: &Connector,
     worker: &Worker,
     request: Request<()>,
     limit: usize,
 ) -> Result<Response<Bytes>, FetchError> {
-    let (mut head, ()) = request.into_parts();
+    ask(connector, worker, request.map(|()| Bytes::new()), limit).await
+}
+
+/// Asks a worker on a connection of its own and reads up to `limit` bytes of the answer; with a `limit` of 0
+/// the body is not read at all. For the control plane.
+pub async fn ask(
+    connector: &Connector,
+    worker: &Worker,
+    request: Request<Bytes>,
+    limit: usize,
+) -> Result<Response<Bytes>, FetchError> {
+    let (mut head, body) = request.into_parts();
     head.uri = worker.url.target(&head.uri).map_err(FetchError::Target)?;
     worker.credentials().apply_to_question(&mut head.headers);
+    let body = Full::new(body);
     let (answer, body) = if connector.alpn == Alpn::Http2 {
-        let connection = Http2::<Empty<Bytes>>::new(Duration::ZERO);
+        let connection = Http2::<Full<Bytes>>::new(Duration::ZERO);
         let place = connection.dial(connector.connect(worker, Alpn::Http2)).await?;
-        let sent = place.send(worker.url.scheme(), asked(worker, &head), Empty::new()).await;
+        let sent = place.send(worker.url.scheme(), asked(worker, &head), body).await;
         let (answer, body) = sent.map_err(|failure| FetchError::Send(failure.error))?;
         (answer, AnswerBody::http2(body))
     } else {
-        let mut link = connect::<Empty<Bytes>>(connector, worker).await?;
+        let mut link = connect::<Full<Bytes>>(connector, worker).await?;
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        let upload = Payload::new(&head.method, &head.headers, Empty::new());
+        let upload = Payload::new(&head.method, &head.headers, body);
         let sent = link.send(asked(worker, &head), upload, |_, _| {}).await;
         (sent.map_err(|failure| FetchError::Send(failure.error))?, AnswerBody::http1(link, None))
     };

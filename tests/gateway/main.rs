@@ -45,6 +45,7 @@ mod endpoints;
 mod environment;
 mod error_codes;
 mod errors;
+mod every_worker;
 mod exchanges;
 mod expectation;
 mod grpc;

@@ -1,12 +1,11 @@
 //! One health check of a worker, and why it was not passed.
 
-use std::error::Error;
 use std::time::Duration;
 
 use http::{Method, Request};
 
 use crate::config::Workers;
-use crate::telemetry::Untrusted;
+use crate::telemetry;
 use crate::workers::Worker;
 use crate::workers::client::{self, FetchError};
 use crate::workers::connector::{ConnectError, Connector};
@@ -49,17 +48,7 @@ impl CheckError {
 
     /// It with what caused it, in one line of bounded length: some of it is what the worker says.
     pub fn told(&self) -> String {
-        let mut text = self.to_string();
-        let mut error: &dyn Error = self;
-        while let Some(cause) = error.source() {
-            let told = cause.to_string();
-            // Some say themselves what caused them.
-            if !text.ends_with(&told) {
-                text = format!("{text}: {told}");
-            }
-            error = cause;
-        }
-        Untrusted(text.as_bytes()).to_string()
+        telemetry::told(self)
     }
 }
 

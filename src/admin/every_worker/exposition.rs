@@ -1,0 +1,217 @@
+//! Metrics of several workers as one text in Prometheus' format: each family once, with the samples of all workers, which
+//! have the label `worker`.
+//!
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>
+
+use std::fmt::Write;
+
+use rustc_hash::FxHashMap;
+
+/// The label that says whose sample it is, and what one is called that a worker has by that name, as in Prometheus.
+const LABEL: &str = "worker";
+const EXPORTED: &str = "exported_worker";
+/// What the names of a family's samples may have behind that of the family.
+const SUFFIXES: [&str; 6] = ["", "_bucket", "_sum", "_count", "_total", "_created"];
+
+struct Family<'a> {
+    name: &'a str,
+    help: Option<&'a str>,
+    kind: Option<&'a str>,
+    /// Workers disagree about what it is.
+    is_disputed: bool,
+    samples: String,
+}
+
+struct Sample<'a> {
+    name: &'a str,
+    labels: Vec<(&'a str, &'a str)>,
+    /// The value, and a timestamp if there is one.
+    value: &'a str,
+}
+
+#[derive(Default)]
+struct Families<'a> {
+    all: Vec<Family<'a>>,
+    places: FxHashMap<&'a str, usize>,
+}
+
+impl<'a> Families<'a> {
+    fn place(&mut self, name: &'a str) -> usize {
+        *self.places.entry(name).or_insert_with(|| {
+            let samples = String::new();
+            self.all.push(Family { name, help: None, kind: None, is_disputed: false, samples });
+            self.all.len() - 1
+        })
+    }
+
+    fn add(&mut self, worker: &str, text: &'a str) {
+        let mut current: Option<usize> = None;
+        for line in text.lines() {
+            if let Some(comment) = line.strip_prefix('#') {
+                let Some((keyword, rest)) = comment.trim_start().split_once(' ') else { continue };
+                let (name, rest) = rest.trim_start().split_once(' ').unwrap_or((rest.trim(), ""));
+                if !matches!(keyword, "HELP" | "TYPE") || !is_name(name) {
+                    continue;
+                }
+                let place = self.place(name);
+                let family = &mut self.all[place];
+                let (known, said) =
+                    if keyword == "HELP" { (&mut family.help, rest) } else { (&mut family.kind, rest.trim()) };
+                let differs = known.get_or_insert(said) != &said;
+                family.is_disputed |= differs && keyword == "TYPE";
+                current = Some(place);
+            } else if let Some(sample) = Sample::read(line) {
+                let is_current = |place: &usize| {
+                    let suffix = sample.name.strip_prefix(self.all[*place].name);
+                    suffix.is_some_and(|suffix| SUFFIXES.contains(&suffix))
+                };
+                let place = current.filter(is_current).unwrap_or_else(|| self.place(sample.name));
+                sample.write(worker, &mut self.all[place].samples);
+            }
+        }
+    }
+}
+
+impl<'a> Sample<'a> {
+    /// `None` if the line is none.
+    fn read(line: &'a str) -> Option<Self> {
+        let end = line.find(|c: char| !is_name_char(c))?;
+        let (name, mut rest) = line.split_at(end);
+        let mut labels = Vec::new();
+        if let Some(mut inner) = rest.strip_prefix('{') {
+            loop {
+                inner = inner.trim_start_matches([' ', '\t', ',']);
+                if let Some(after) = inner.strip_prefix('}') {
+                    rest = after;
+                    break;
+                }
+                let (label, value) = inner.split_once('=')?;
+                let value = value.trim_start().strip_prefix('"')?;
+                let end = string_end(value)?;
+                let label = label.trim();
+                if !is_name(label) {
+                    return None;
+                }
+                labels.push((label, &value[..end]));
+                inner = &value[end + 1..];
+            }
+        }
+        // OpenMetrics has exemplars behind it.
+        let value = rest.split_once(" # ").map_or(rest, |(value, _)| value).trim();
+        let is_sound = is_name(name) && value.split_whitespace().all(|number| number.parse::<f64>().is_ok());
+        let count = value.split_whitespace().count();
+        (is_sound && matches!(count, 1 | 2)).then_some(Self { name, labels, value })
+    }
+
+    fn write(&self, worker: &str, out: &mut String) {
+        out.push_str(self.name);
+        let worker = worker.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let _ = write!(out, "{{{LABEL}=\"{worker}\"");
+        for (label, value) in &self.labels {
+            let label = if *label == LABEL { EXPORTED } else { label };
+            let _ = write!(out, ",{label}=\"{value}\"");
+        }
+        let _ = writeln!(out, "}} {}", self.value);
+    }
+}
+
+/// Where the quotes are that end a value.
+fn string_end(text: &str) -> Option<usize> {
+    let mut is_escaped = false;
+    text.bytes().position(|byte| match byte {
+        _ if std::mem::take(&mut is_escaped) => false,
+        b'\\' => {
+            is_escaped = true;
+            false
+        }
+        _ => byte == b'"',
+    })
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(is_name_char) && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+fn is_name_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | ':')
+}
+
+/// Merges the texts of workers, which are told by what they are called. A line that is not understood is left out, and a
+/// family has no type if they disagree about it.
+pub fn merged<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut families = Families::default();
+    for (worker, text) in texts {
+        families.add(worker, text);
+    }
+    let mut out = String::new();
+    for family in families.all.iter().filter(|family| !family.samples.is_empty()) {
+        if let Some(help) = family.help {
+            let _ = writeln!(out, "# HELP {} {help}", family.name);
+        }
+        if let Some(kind) = family.kind.filter(|_| !family.is_disputed) {
+            let _ = writeln!(out, "# TYPE {} {kind}", family.name);
+        }
+        out.push_str(&family.samples);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merge(texts: &[&str]) -> String {
+        merged(["http://a", "http://b"].into_iter().zip(texts.iter().copied()))
+    }
+
+    #[test]
+    fn samples_of_a_family_stand_together() {
+        let first = "# HELP t Time.\n# TYPE t histogram\nt_bucket{le=\"+Inf\"} 2\nt_sum 3.5\nt_count 2\n# TYPE u counter\nu 1\n";
+        let second = "u{x=\"1\"} 4 1700000000\n# TYPE t histogram\nt_bucket{le=\"+Inf\",} 5\nt_sum NaN\nt_count 5";
+        let wanted = "# HELP t Time.\n# TYPE t histogram\n\
+                      t_bucket{worker=\"http://a\",le=\"+Inf\"} 2\nt_sum{worker=\"http://a\"} 3.5\nt_count{worker=\"http://a\"} 2\n\
+                      t_bucket{worker=\"http://b\",le=\"+Inf\"} 5\nt_sum{worker=\"http://b\"} NaN\nt_count{worker=\"http://b\"} 5\n\
+                      # TYPE u counter\nu{worker=\"http://a\"} 1\nu{worker=\"http://b\",x=\"1\"} 4 1700000000\n";
+        assert_eq!(merge(&[first, second]), wanted);
+    }
+
+    #[test]
+    fn values_of_labels_may_hold_anything() {
+        let text = "a{x=\"} 1\\\"\\\\\" , worker = \"w\" } 2\n";
+        assert_eq!(merge(&[text]), "a{worker=\"http://a\",x=\"} 1\\\"\\\\\",exported_worker=\"w\"} 2\n");
+    }
+
+    #[test]
+    fn what_is_no_sample_is_left_out() {
+        for line in [
+            "",
+            "a",
+            "a x",
+            "a 1 2 3",
+            "1a 1",
+            "{} 1",
+            "a{ 1",
+            "a{x} 1",
+            "a{x=1} 1",
+            "a{x=\"1} 1",
+            "a{x=\"1\\\"} 1",
+            "é 1",
+            "# EOF",
+            "#",
+            "# TYPE",
+            "# TYPE x",
+            "# HELP 1 x",
+            "<html>",
+            "a{-=\"1\"} 1",
+        ] {
+            assert_eq!(merge(&[line]), "", "{line}");
+        }
+        assert_eq!(merge(&["a 1 # {trace=\"x\"} 2"]), "a{worker=\"http://a\"} 1\n");
+    }
+
+    #[test]
+    fn a_disputed_family_has_no_type() {
+        let merged = merge(&["# TYPE a gauge\na 1\n", "# TYPE a counter\na 2\n"]);
+        assert_eq!(merged, "a{worker=\"http://a\"} 1\na{worker=\"http://b\"} 2\n");
+    }
+}
