@@ -33,9 +33,11 @@ pub const MODEL: &str = "/v1/models/";
 
 /// Routes a request by its path, as it was sent.
 pub fn route(path: &str) -> Route {
-    // First, because almost all are of these.
+    // First, because almost all paths begin with it.
     if let Some(below) = path.strip_prefix("/v1/") {
         return match below {
+            // The most frequent paths, which need no further look.
+            "chat/completions" | "completions" | "embeddings" | "messages" => Route::Workers,
             "models" => Route::Models,
             // Without an id it is a worker's.
             "models/" => Route::Workers,

@@ -2,8 +2,8 @@
 //! `/engine_metrics`. Each worker is asked, and the answer says what each said. It has the shape of Shepherd Model
 //! Gateway's where that has one.
 //!
-//! What changes something at a worker goes to all workers, for one that is not healthy may be so again; what reads goes
-//! to the healthy ones. If one fails, the whole is no success: 502 with the same details.
+//! Operations that change something go to all workers, because an unhealthy one may come back; those that read go to the
+//! healthy ones. If one worker fails, the answer is 502 with the same details.
 
 mod exposition;
 
@@ -29,16 +29,16 @@ use crate::telemetry;
 use crate::workers::connector::Connector;
 use crate::workers::{Worker, client};
 
-/// Operations that are under way; as many as [`MOST_WAITING`] wait.
+/// Operations in progress; up to [`MOST_WAITING`] more wait, and others are refused.
 const MOST_AT_ONCE: usize = 4;
 pub const MOST_WAITING: usize = 16;
 /// Workers that one operation asks at once.
 const MOST_ASKED: usize = 32;
-/// Bytes of all workers' answers that are kept.
+/// Bytes that are kept of all workers' answers to one operation.
 const MOST_KEPT: usize = 64 << 20;
 
-/// Carries out what callers of the admin API ask for, for as long as anybody can. Workers may take long for it, so these
-/// calls wait for each other and not for those to the rest of the admin API.
+/// Answers calls until the last shard is gone. Workers may take long, so these calls have a limit of their own, and the
+/// rest of the admin API does not wait for them.
 pub async fn answer(publisher: Arc<Publisher>, mut calls: mpsc::Receiver<OperationCall>) {
     let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
     while let Some(call) = calls.recv().await {
@@ -78,7 +78,7 @@ impl Operation {
         matches!(self, Self::Loads | Self::Metrics)
     }
 
-    /// Where workers have it. The next is tried if one answers 404: engines disagree, and so do their versions.
+    /// The paths at workers. After a 404 the next one is tried: they differ between engines and their versions.
     fn paths(self) -> &'static [&'static str] {
         match self {
             Self::FlushCache => &["/flush_cache"],
@@ -93,7 +93,7 @@ impl Operation {
     fn time(self) -> Duration {
         Duration::from_secs(match self {
             Self::FlushCache => 60,
-            // The end of a profile is when it is written.
+            // Engines write the profile before they answer.
             Self::StartProfile | Self::StopProfile => 300,
             Self::Loads => 5,
             Self::Metrics => 10,
@@ -117,39 +117,39 @@ struct Question {
     body: Bytes,
 }
 
-/// What a worker said, or why it did not.
-struct Told {
+/// A worker's answer, or why there is none.
+struct WorkerReply {
     worker: Arc<Worker>,
-    said: Result<Response<Bytes>, String>,
+    answer: Result<Response<Bytes>, String>,
 }
 
-impl Told {
+impl WorkerReply {
     fn has_succeeded(&self) -> bool {
-        self.said.as_ref().is_ok_and(|answer| answer.status().is_success())
+        self.answer.as_ref().is_ok_and(|answer| answer.status().is_success())
     }
 
     fn value(&self) -> Value {
-        self.said.as_ref().map_or(Value::Null, |answer| {
+        self.answer.as_ref().map_or(Value::Null, |answer| {
             let body = &answer.body()[..];
             serde_json::from_slice(body).unwrap_or_else(|_| String::from_utf8_lossy(body).into())
         })
     }
 
-    /// Why it counts as failed.
+    /// Why the worker counts as failed.
     fn failure(&self) -> String {
-        match &self.said {
+        match &self.answer {
             Ok(answer) => format!("it answered {}", answer.status().as_u16()),
             Err(why) => why.clone(),
         }
     }
 
-    /// `answer` is what to call its answer.
-    fn show(&self, answer: &str) -> Value {
+    /// The reply in an answer to the administrator, with the worker's answer in the field `name`.
+    fn show(&self, name: &str) -> Value {
         let mut shown = json!({"worker": self.worker.label, "id": self.worker.id});
-        match &self.said {
+        match &self.answer {
             Ok(said) => {
                 shown["status"] = said.status().as_u16().into();
-                shown[answer] = self.value();
+                shown[name] = self.value();
             }
             Err(why) => shown["error"] = why.as_str().into(),
         }
@@ -183,35 +183,39 @@ async fn carry_out(snapshot: &Snapshot, asked: &OperationCall) -> Response<Bytes
     if workers.is_empty() {
         return error(StatusCode::SERVICE_UNAVAILABLE, "no_available_workers", "there is no worker to ask");
     }
-    let told = ask(&snapshot.connector, &question, workers).await;
-    let failed = told.iter().filter(|told| !told.has_succeeded()).count();
-    tracing::info!(operation = call.path, workers = told.len(), failed, "all workers were asked");
+    let replies = ask(&snapshot.connector, &question, workers).await;
+    let failed = replies.iter().filter(|reply| !reply.has_succeeded()).count();
+    tracing::info!(operation = call.path, workers = replies.len(), failed, "all workers were asked");
     match operation {
         Operation::FlushCache => {
-            let mut body = summary(&told, "workers_flushed", "flushed the cache");
-            (body["total_http_workers"], body["total_grpc_workers"]) = (told.len().into(), 0.into());
-            whole(body, failed, told.len())
+            let mut body = summary(&replies, "workers_flushed", "flushed the cache");
+            (body["total_http_workers"], body["total_grpc_workers"]) = (replies.len().into(), 0.into());
+            whole(body, failed, replies.len())
         }
-        Operation::StartProfile => whole(summary(&told, "workers_profiled", "started a profile"), failed, told.len()),
-        Operation::StopProfile => whole(summary(&told, "workers_profiled", "ended a profile"), failed, told.len()),
+        Operation::StartProfile => {
+            whole(summary(&replies, "workers_profiled", "started a profile"), failed, replies.len())
+        }
+        Operation::StopProfile => {
+            whole(summary(&replies, "workers_profiled", "ended a profile"), failed, replies.len())
+        }
         Operation::Loads => {
-            let workers: Vec<_> = told.iter().map(load).collect();
-            whole(json!({ "workers": workers }), failed, told.len())
+            let workers: Vec<_> = replies.iter().map(load).collect();
+            whole(json!({ "workers": workers }), failed, replies.len())
         }
         Operation::Metrics if failed > 0 => {
-            let show = |told: &Told| match told.has_succeeded() {
-                // Not what it counts: nobody could read it among the rest.
-                true => json!({"worker": told.worker.label, "id": told.worker.id, "status": 200}),
-                false => told.show("answer"),
+            let show = |reply: &WorkerReply| match reply.has_succeeded() {
+                // The metrics themselves would hide the failure.
+                true => json!({"worker": reply.worker.label, "id": reply.worker.id, "status": 200}),
+                false => reply.show("answer"),
             };
-            let workers: Vec<_> = told.iter().map(show).collect();
-            whole(json!({ "workers": workers }), failed, told.len())
+            let workers: Vec<_> = replies.iter().map(show).collect();
+            whole(json!({ "workers": workers }), failed, replies.len())
         }
-        Operation::Metrics => merged(told).await,
+        Operation::Metrics => merged(replies).await,
     }
 }
 
-/// What to ask, and at which worker alone.
+/// The request to the workers, and the only worker to send it to if the caller names one.
 fn question(
     operation: Operation,
     asked: &OperationCall,
@@ -240,22 +244,22 @@ fn question(
     }
 }
 
-/// What each worker says, in the workers' order.
-async fn ask(connector: &Connector, question: &Question, workers: Vec<Arc<Worker>>) -> Vec<Told> {
+/// The workers' replies, in the workers' order.
+async fn ask(connector: &Connector, question: &Question, workers: Vec<Arc<Worker>>) -> Vec<WorkerReply> {
     let asking = workers.into_iter().map(async |worker| {
-        let said = tokio::time::timeout(question.operation.time(), ask_one(connector, question, &worker)).await;
-        Told { worker, said: said.unwrap_or_else(|_| Err("no answer in time".to_owned())) }
+        let answer = tokio::time::timeout(question.operation.time(), ask_one(connector, question, &worker)).await;
+        WorkerReply { worker, answer: answer.unwrap_or_else(|_| Err("no answer in time".to_owned())) }
     });
     let mut asking = stream::iter(asking).buffered(MOST_ASKED);
-    let (mut told, mut kept) = (Vec::new(), 0);
+    let (mut replies, mut kept) = (Vec::new(), 0);
     while let Some(mut next) = asking.next().await {
-        kept += next.said.as_ref().map_or(0, |answer| answer.body().len());
+        kept += next.answer.as_ref().map_or(0, |answer| answer.body().len());
         if kept > MOST_KEPT {
-            next.said = Err("the answers of all workers together are too large".to_owned());
+            next.answer = Err("the answers of all workers together are too large".to_owned());
         }
-        told.push(next);
+        replies.push(next);
     }
-    told
+    replies
 }
 
 async fn ask_one(connector: &Connector, question: &Question, worker: &Worker) -> Result<Response<Bytes>, String> {
@@ -286,43 +290,43 @@ async fn ask_one(connector: &Connector, question: &Question, worker: &Worker) ->
     said
 }
 
-/// What a change came to.
-fn summary(told: &[Told], count: &str, done: &str) -> Value {
-    let (good, bad): (Vec<_>, Vec<_>) = told.iter().partition(|told| told.has_succeeded());
+/// The answer to an operation that changes something.
+fn summary(replies: &[WorkerReply], count: &str, done: &str) -> Value {
+    let (good, bad): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.has_succeeded());
     let status = match (good.len(), bad.len()) {
         (_, 0) => "success",
         (0, _) => "error",
         _ => "partial_success",
     };
-    let workers: Vec<_> = told.iter().map(|told| told.show("answer")).collect();
+    let workers: Vec<_> = replies.iter().map(|reply| reply.show("answer")).collect();
     let mut body = json!({
         "status": status,
-        "message": format!("{} of {} workers {done}", good.len(), told.len()),
-        "total_workers": told.len(),
+        "message": format!("{} of {} workers {done}", good.len(), replies.len()),
+        "total_workers": replies.len(),
         "workers": workers,
     });
     body[count] = good.len().into();
     if !bad.is_empty() {
-        body["successful"] = good.iter().map(|told| told.worker.label.as_str()).collect();
-        let show = |told: &&Told| json!({"worker": told.worker.label, "error": told.failure()});
+        body["successful"] = good.iter().map(|reply| reply.worker.label.as_str()).collect();
+        let show = |reply: &&WorkerReply| json!({"worker": reply.worker.label, "error": reply.failure()});
         body["failed"] = bad.iter().map(show).collect();
     }
     body
 }
 
-/// A worker's load as a number, and as it says it: the tokens that it holds, or -1 if it does not say.
-fn load(told: &Told) -> Value {
-    let mut shown = told.show("details");
-    let details = told.value();
+/// A worker's load: the number of tokens that it holds, or -1 if it does not say, and its own answer.
+fn load(reply: &WorkerReply) -> Value {
+    let mut shown = reply.show("details");
+    let details = reply.value();
     let ranks = details["loads"].as_array().map_or(&[][..], Vec::as_slice);
-    // Without a capacity, the rest is a ratio only.
+    // An engine that reports numbers of tokens reports their capacity, too.
     let is_absolute = ranks.iter().any(|rank| rank["max_total_num_tokens"].as_i64().is_some_and(|most| most > 0));
     let used = ranks.iter().filter_map(|rank| rank["num_used_tokens"].as_i64()).fold(0_i64, i64::saturating_add);
-    shown["load"] = if is_absolute && told.has_succeeded() { used } else { -1 }.into();
+    shown["load"] = if is_absolute && reply.has_succeeded() { used } else { -1 }.into();
     shown
 }
 
-/// `body`, and whether it is a success.
+/// The answer with this body: 200, or 502 if a worker failed.
 fn whole(mut body: Value, failed: usize, of: usize) -> Response<Bytes> {
     if failed == 0 {
         return super::json(StatusCode::OK, &body);
@@ -334,13 +338,13 @@ fn whole(mut body: Value, failed: usize, of: usize) -> Response<Bytes> {
     answer
 }
 
-/// Metrics of many workers are megabytes: the control plane's thread has other things to do.
-async fn merged(told: Vec<Told>) -> Response<Bytes> {
+/// Merges in a thread of its own: the metrics of many workers are megabytes, and the control plane must not stall.
+async fn merged(replies: Vec<WorkerReply>) -> Response<Bytes> {
     let merge = move || {
-        let texts: Vec<_> = told
+        let texts: Vec<_> = replies
             .iter()
-            .filter_map(|told| {
-                Some((told.worker.label.as_str(), String::from_utf8_lossy(told.said.as_ref().ok()?.body())))
+            .filter_map(|reply| {
+                Some((reply.worker.label.as_str(), String::from_utf8_lossy(reply.answer.as_ref().ok()?.body())))
             })
             .collect();
         exposition::merged(texts.iter().map(|(worker, text)| (*worker, &**text)))

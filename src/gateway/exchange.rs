@@ -29,18 +29,19 @@ pub struct Exchange<'a> {
     pub route: Option<Arc<Override>>,
     /// The client has been sent something: an interim answer of a worker.
     pub has_begun: Cell<bool>,
-    /// The one worker that may have it.
-    pub only: Option<Seat>,
+    /// The only worker that it may be sent to.
+    pub only: Option<WorkerIndex>,
     /// Whose request it is.
     pub key: Option<Arc<Key>>,
 }
 
-/// A worker's place in a snapshot.
+/// Where a worker is in a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seat {
+pub struct WorkerIndex {
+    /// The pool's position.
     pub pool: usize,
-    /// In the pool.
-    pub position: usize,
+    /// The worker's position in the pool.
+    pub worker: usize,
 }
 
 impl Exchange<'_> {

@@ -55,7 +55,7 @@ pub async fn send(
         found => found?,
     };
     let only = exchange.only;
-    let at = only.map_or(destination.pool, |seat| seat.pool);
+    let at = only.map_or(destination.pool, |index| index.pool);
     let pool = &view.snapshot.pools[at];
     let resend = Resend::of(&body, exchange.record.upload());
     let mut attempts = Attempts::new(exchange, pool);
@@ -168,7 +168,7 @@ impl Attempts {
     fn new(exchange: &Exchange, pool: &Pool) -> Self {
         exchange.gateway.retries.request(exchange.record.start());
         let repeat = if exchange.config().retries.retry_non_idempotent { Repeat::Any } else { Repeat::Safe };
-        let only = exchange.only.map(|seat| seat.position);
+        let only = exchange.only.map(|index| index.worker);
         let (most, workers) = (exchange.most_attempts(), only.map_or_else(|| pool.healthy_count(), |_| 1));
         Self { made: 0, most, tried: Vec::new(), workers, only, repeat, needs_another: false }
     }

@@ -1,13 +1,14 @@
 //! Requests for objects that one worker keeps: a stored response, a conversation, a file, a batch.
 //!
-//! A request that names an object goes to the worker that has it, as far as that is known: ids are learned from what
-//! workers answer to creations, while it passes. Otherwise all are asked, for a worker that does not know an object
-//! answers 404 and does nothing. The answer of one that has it is passed on.
+//! The gateway learns the ids of objects from workers' answers to creations while it forwards them. A request for an
+//! object with a known id goes to the worker that has it. For an unknown id all workers are asked: a worker that does not
+//! have the object answers 404 and does nothing. The client gets the answer of the worker that has it.
 
 mod owners;
 mod scan;
 mod search;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,20 +16,20 @@ use http::header::{self, HeaderMap};
 use http::{Method, StatusCode};
 use rustc_hash::FxHashSet;
 
-use self::scan::{AnswerScan, CONTINUED, JsonScan, Scan};
+use self::scan::{AnswerScan, JsonScan, REFERENCE, Scan};
 use self::search::Search;
 use super::answer::Answer;
 use super::body::Content;
 use super::destination;
 use super::error::GatewayError;
-use super::exchange::{Exchange, Seat};
+use super::exchange::{Exchange, WorkerIndex};
 use super::forward;
 use super::upload::{Peeked, WorkerBody};
 use crate::headers;
 use crate::modules::RequestHead;
 use crate::routes::Stored;
 use crate::workers::Worker;
-use crate::workers::answer::{Watch, Watching};
+use crate::workers::answer::BodyObserver;
 
 pub use self::owners::Owners;
 
@@ -37,9 +38,9 @@ const MOST_SCANNED: usize = 64 * 1024;
 
 /// What is known of the worker that has an object.
 enum Owner {
-    At(Seat),
-    /// It is one of ours, and gets no requests now.
-    Away,
+    At(WorkerIndex),
+    /// The worker is known, and is not sent requests now.
+    Unavailable,
     Unknown,
 }
 
@@ -62,45 +63,44 @@ pub async fn serve(
     }
 }
 
-/// Has an object made, where the one is that it continues, and learns its id.
+/// Forwards a creation, to the worker of an object that it refers to if that is known, and learns the new id.
 async fn create(exchange: &mut Exchange<'_>, head: &mut RequestHead, body: WorkerBody) -> Result<Answer, GatewayError> {
-    let body = if may_continue(exchange, &head.headers) { continued(exchange, body).await? } else { body };
+    let body = if may_refer(exchange, &head.headers) { refer(exchange, body).await? } else { body };
     let mut answer = forward::send(exchange, head, body).await?;
     if answer.head.status.is_success()
         && let Some(lease) = &answer.hold.lease
         && let Content::Stream { rest, .. } = &mut answer.content
-        && let Some(watch) = learner(exchange, &lease.worker, &answer.head.headers)
+        && let Some(observer) = learner(exchange, &lease.worker, &answer.head.headers)
     {
-        rest.watch(watch);
+        rest.observe(observer);
     }
     Ok(answer)
 }
 
-/// Whether the body may name an object whose worker is known, and another worker could get it.
-fn may_continue(exchange: &Exchange, headers: &HeaderMap) -> bool {
+/// Whether the body may refer to an object whose worker is known, and another worker could be picked.
+fn may_refer(exchange: &Exchange, headers: &HeaderMap) -> bool {
     let is_choice = exchange.view.snapshot.workers().nth(1).is_some();
     let is_plain = destination::is_json(headers) && !headers.contains_key(header::CONTENT_ENCODING);
     is_choice && is_plain && !exchange.gateway.shared.owners.is_empty()
 }
 
-/// Reads what the request continues, and binds it to the worker that has that. A body that is too long to be kept goes
-/// where any goes.
-async fn continued(exchange: &mut Exchange<'_>, body: WorkerBody) -> Result<WorkerBody, GatewayError> {
+/// Restricts a creation to the worker that has the object it refers to. A body too long to be buffered is not read.
+async fn refer(exchange: &mut Exchange<'_>, body: WorkerBody) -> Result<WorkerBody, GatewayError> {
     let (body, peeked) = body.peek().await?;
     if let Peeked::Whole(whole) = &peeked
-        && let Scan::Found(id) = JsonScan::new(CONTINUED).feed(whole)
+        && let Scan::Found(id) = JsonScan::new(REFERENCE).feed(whole)
     {
         match owner(exchange, &id) {
-            Owner::At(seat) => exchange.only = Some(seat),
-            Owner::Away => return Err(GatewayError::NoWorker),
+            Owner::At(index) => exchange.only = Some(index),
+            Owner::Unavailable => return Err(GatewayError::NoWorker),
             Owner::Unknown => {}
         }
     }
     Ok(body)
 }
 
-/// Learns from the answer's body what the worker has made.
-fn learner(exchange: &Exchange, worker: &Worker, headers: &HeaderMap) -> Option<Watch> {
+/// Learns the new object's id from the answer's body.
+fn learner(exchange: &Exchange, worker: &Worker, headers: &HeaderMap) -> Option<BodyObserver> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return None;
     }
@@ -110,15 +110,15 @@ fn learner(exchange: &Exchange, worker: &Worker, headers: &HeaderMap) -> Option<
         let seen = &piece[..piece.len().min(left)];
         left -= seen.len();
         match scan.feed(seen) {
-            Scan::More if left > 0 => return Watching::Goes,
+            Scan::More if left > 0 => return ControlFlow::Continue(()),
             Scan::Found(id) => shared.owners.learn(&id, owner),
             Scan::More | Scan::Nothing => {}
         }
-        Watching::Ends
+        ControlFlow::Break(())
     }))
 }
 
-/// Asks the worker that has the object, otherwise all.
+/// Asks the worker that has the object, or all if it is not known.
 async fn find(
     exchange: &mut Exchange<'_>,
     head: &mut RequestHead,
@@ -126,21 +126,21 @@ async fn find(
     id: &[u8],
 ) -> Result<Answer, GatewayError> {
     let mut others = candidates(exchange);
-    let seat = match owner(exchange, id) {
-        Owner::At(seat) => seat,
-        Owner::Away => return Err(GatewayError::NoWorker),
+    let index = match owner(exchange, id) {
+        Owner::At(index) => index,
+        Owner::Unavailable => return Err(GatewayError::NoWorker),
         Owner::Unknown if others.len() < 2 => return forward::send(exchange, head, body).await,
         Owner::Unknown => {
             let body = if let WorkerBody::Stream(_) = body { body.peek().await?.0 } else { body };
             return match body {
                 WorkerBody::Whole(body) => search(exchange, head, body, id, &others).await,
-                // Too long to be sent more than once.
+                // It is too long to be sent more than once.
                 body => forward::send(exchange, head, body).await,
             };
         }
     };
-    exchange.only = Some(seat);
-    // Whatever becomes of something below it, it is still there.
+    exchange.only = Some(index);
+    // A part of the object may be missing or deleted while the object is still there.
     let is_whole = head.uri.path().as_bytes().ends_with(id);
     let is_delete = is_whole && head.method == Method::DELETE;
     let again = if let WorkerBody::Whole(body) = &body { Some((head.clone(), body.clone())) } else { None };
@@ -152,15 +152,15 @@ async fn find(
     if answer.head.status != StatusCode::NOT_FOUND {
         return Ok(answer);
     }
-    // It may have lost it, and another may have it meanwhile.
+    // The worker may have lost the object, and another one may have it now.
     if is_whole {
         owners.forget(id);
     }
-    others.retain(|other| worker(exchange, *other).key != worker(exchange, seat).key);
+    others.retain(|other| worker(exchange, *other).key != worker(exchange, index).key);
     let Some((head, body)) = again.filter(|_| !others.is_empty()) else { return Ok(answer) };
     match search(exchange, &head, body, id, &others).await {
         Ok(found) if found.head.status.is_success() => Ok(found),
-        // The worker that made it knows best.
+        // The worker that made the object knows best.
         Ok(_) | Err(_) => Ok(answer),
     }
 }
@@ -170,38 +170,41 @@ async fn search(
     head: &RequestHead,
     body: Option<Bytes>,
     id: &[u8],
-    seats: &[Seat],
+    indices: &[WorkerIndex],
 ) -> Result<Answer, GatewayError> {
-    let (found, asked) = Box::pin(Search { exchange, head, body }.run(seats)).await;
+    let (found, asked) = Box::pin(Search { exchange, head, body }.run(indices)).await;
     exchange.record.asked(asked);
     let found = found?;
     exchange.record.answered_by(&found.lease.worker);
     if found.begun.0.status.is_success() && head.method != Method::DELETE {
-        exchange.gateway.shared.owners.learn(id, found.lease.worker.key);
+        let owners = &exchange.gateway.shared.owners;
+        // Whoever was known to have it has left or has lost it.
+        owners.forget(id);
+        owners.learn(id, found.lease.worker.key);
     }
     Ok(found.into_answer(exchange))
 }
 
-fn worker<'a>(exchange: &'a Exchange, seat: Seat) -> &'a Arc<Worker> {
-    &exchange.view.snapshot.pools[seat.pool].all[seat.position]
+fn worker<'a>(exchange: &'a Exchange, index: WorkerIndex) -> &'a Arc<Worker> {
+    &exchange.view.snapshot.pools[index.pool].all[index.worker]
 }
 
-/// The positions of pools that may be asked: all, unless the route names one.
+/// Positions of the pools whose workers may be asked: all, unless the route names one.
 fn pools(exchange: &Exchange) -> impl Iterator<Item = usize> {
     let own = destination::own_pool(exchange);
     (0..exchange.view.snapshot.pools.len()).filter(move |at| own.is_none_or(|own| own == *at))
 }
 
-/// Every worker that gets requests, once.
-fn candidates(exchange: &Exchange) -> Vec<Seat> {
+/// Each worker that requests are sent to, once.
+fn candidates(exchange: &Exchange) -> Vec<WorkerIndex> {
     let mut seen = FxHashSet::default();
     let of_pool =
-        |pool: usize| exchange.view.snapshot.pools[pool].positions().map(move |position| Seat { pool, position });
-    let seats = pools(exchange).flat_map(of_pool);
-    seats.filter(|seat| seen.insert(Arc::as_ptr(worker(exchange, *seat)))).collect()
+        |pool: usize| exchange.view.snapshot.pools[pool].positions().map(move |worker| WorkerIndex { pool, worker });
+    let indices = pools(exchange).flat_map(of_pool);
+    indices.filter(|index| seen.insert(Arc::as_ptr(worker(exchange, *index)))).collect()
 }
 
-/// Where the worker is that has this object.
+/// The worker that has this object.
 fn owner(exchange: &Exchange, id: &[u8]) -> Owner {
     let Some(key) = exchange.gateway.shared.owners.get(id) else { return Owner::Unknown };
     let mut owner = Owner::Unknown;
@@ -209,9 +212,9 @@ fn owner(exchange: &Exchange, id: &[u8]) -> Owner {
         let pool = &exchange.view.snapshot.pools[at];
         let Some(position) = pool.all.iter().position(|worker| worker.key == key) else { continue };
         if pool.positions().any(|healthy| healthy == position) {
-            return Owner::At(Seat { pool: at, position });
+            return Owner::At(WorkerIndex { pool: at, worker: position });
         }
-        owner = Owner::Away;
+        owner = Owner::Unavailable;
     }
     owner
 }

@@ -1,5 +1,6 @@
 //! The body of a worker's answer, in whichever version of HTTP it comes.
 
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -16,14 +17,8 @@ use crate::stream::Stream;
 /// Pieces of an unwanted answer that are passed over, to use the connection again.
 const MOST_PASSED_OVER: usize = 16;
 
-/// Sees the pieces of a body as they pass; whether it wants more of them.
-pub type Watch = Box<dyn FnMut(&[u8]) -> Watching>;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watching {
-    Goes,
-    Ends,
-}
+/// Is shown each piece of a body as it passes, until it breaks.
+pub type BodyObserver = Box<dyn FnMut(&[u8]) -> ControlFlow<()>>;
 
 /// See the module's documentation. Once it has been read to its end, its connection is free for another exchange.
 pub struct AnswerBody<B>(Source<B>);
@@ -32,28 +27,28 @@ enum Source<B> {
     /// Without a home, the connection is closed at the end.
     Http1(Box<Link<B>>, Option<Rc<Connections<B>>>),
     Http2(Answering<B>),
-    /// A variant of its own, so that nobody else's bodies cost more.
-    Watched(Box<Watched<B>>),
+    /// A variant of its own, so that bodies without an observer cost nothing.
+    Observed(Box<Observed<B>>),
     Ended,
 }
 
-struct Watched<B> {
+struct Observed<B> {
     body: AnswerBody<B>,
-    watch: Option<Watch>,
+    observer: Option<BodyObserver>,
 }
 
-impl<B> Watched<B>
+impl<B> Observed<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(watch) = &mut self.watch
+        if let Some(observer) = &mut self.observer
             && let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
-            && watch(data) == Watching::Ends
+            && observer(data).is_break()
         {
-            self.watch = None;
+            self.observer = None;
         }
         Poll::Ready(frame)
     }
@@ -71,10 +66,10 @@ where
         Self(Source::Http2(body))
     }
 
-    /// Shows `watch` what passes from here on, as long as it wants more.
-    pub fn watch(&mut self, watch: Watch) {
+    /// Shows `observer` the pieces that pass from here on.
+    pub fn observe(&mut self, observer: BodyObserver) {
         let body = Self(std::mem::replace(&mut self.0, Source::Ended));
-        self.0 = Source::Watched(Box::new(Watched { body, watch: Some(watch) }));
+        self.0 = Source::Observed(Box::new(Observed { body, observer: Some(observer) }));
     }
 
     /// Gives the connection back at once if there is no body.
@@ -91,7 +86,7 @@ where
         match &mut self.0 {
             Source::Http1(link, _) => link.take_back(),
             Source::Http2(body) => body.take_back(),
-            Source::Watched(watched) => watched.body.take_back(),
+            Source::Observed(observed) => observed.body.take_back(),
             Source::Ended => None,
         }
     }
@@ -100,7 +95,7 @@ where
     pub fn into_wire(self) -> Result<Wire<Stream>, Self> {
         match self.0 {
             Source::Http1(link, _) => Ok(link.into_wire()),
-            Source::Watched(watched) => watched.body.into_wire(),
+            Source::Observed(observed) => observed.body.into_wire(),
             source => Err(Self(source)),
         }
     }
@@ -116,7 +111,7 @@ where
     pub fn expect_whole(&mut self) {
         match &mut self.0 {
             Source::Http1(link, _) => link.expect_whole(),
-            Source::Watched(watched) => watched.body.expect_whole(),
+            Source::Observed(observed) => observed.body.expect_whole(),
             Source::Http2(_) | Source::Ended => {}
         }
     }
@@ -125,7 +120,7 @@ where
     pub fn read_ahead(&self) -> usize {
         match &self.0 {
             Source::Http1(link, _) => link.read_ahead(),
-            Source::Watched(watched) => watched.body.read_ahead(),
+            Source::Observed(observed) => observed.body.read_ahead(),
             Source::Http2(_) | Source::Ended => 0,
         }
     }
@@ -150,7 +145,7 @@ where
         let frame = ready!(match &mut self.0 {
             Source::Http1(link, _) => link.poll_body(cx),
             Source::Http2(body) => Pin::new(body).poll_frame(cx),
-            Source::Watched(watched) => watched.poll_frame(cx),
+            Source::Observed(observed) => observed.poll_frame(cx),
             Source::Ended => Poll::Ready(None),
         });
         match &frame {
@@ -166,7 +161,7 @@ where
         match &self.0 {
             Source::Http1(link, _) => link.is_ended(),
             Source::Http2(body) => body.is_end_stream(),
-            Source::Watched(watched) => watched.body.is_end_stream(),
+            Source::Observed(observed) => observed.body.is_end_stream(),
             Source::Ended => true,
         }
     }
@@ -175,7 +170,7 @@ where
         match &self.0 {
             Source::Http1(link, _) => link.body_size_hint(),
             Source::Http2(body) => body.size_hint(),
-            Source::Watched(watched) => watched.body.size_hint(),
+            Source::Observed(observed) => observed.body.size_hint(),
             Source::Ended => SizeHint::with_exact(0),
         }
     }

@@ -175,6 +175,27 @@ fn a_streamed_creation_is_known_as_soon_as_it_says_its_id() {
 }
 
 #[test]
+fn nobody_diverts_the_requests_for_an_object_of_another_caller() {
+    // Workers that let callers choose ids.
+    let obliging = |name: &'static str| {
+        Worker::new(move |request, conn| match request.method.as_str() {
+            "POST" => conn.answer_json(&serde_json::from_slice(&request.body).expect("JSON")),
+            _ => conn.answer(200, name),
+        })
+    };
+    let workers = [obliging("a"), obliging("b")];
+    let gateway = Gateway::builder().workers(&workers).arg("--policy=round_robin").start();
+    gateway.wait_for_workers(2);
+    create(&gateway, "/v1/responses", &json!({"id": "resp_1"}));
+    let made_by = gateway.get("/v1/responses/resp_1").text();
+    for _ in 0..4 {
+        create(&gateway, "/v1/responses", &json!({"id": "resp_1"}));
+    }
+    assert!(workers.iter().all(|worker| worker.requests().iter().any(|request| request.method == "POST")));
+    assert_eq!(gateway.get("/v1/responses/resp_1").text(), made_by);
+}
+
+#[test]
 fn an_object_that_the_gateway_has_not_seen_is_found() {
     let (gateway, [first, second]) = two();
     second.put("b_old");

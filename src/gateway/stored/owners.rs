@@ -1,11 +1,12 @@
 //! Which worker has which stored object, as far as the gateway knows.
 //!
-//! Ids are learned from workers' answers alone, so a caller can't make an id another worker's. Only a keyed hash of an
-//! id is kept: what is known of an object takes the same space whatever its id is, and nobody outside can choose ids that
+//! Ids are learned from workers' answers only. Some workers let callers choose ids: the first worker that makes an id
+//! keeps it until the object is deleted or the worker no longer knows it, so nobody can divert another caller's requests.
+//! Only a keyed hash of each id is kept: an entry takes the same space for every id, and callers can't choose ids that
 //! collide.
 //!
-//! All shards share this, and each of these requests takes a lock for one operation on a hash map. There are several
-//! locks, so that two shards seldom want the same one.
+//! All shards share this. A request for a stored object takes a lock for one operation on a hash map; the map is split
+//! into parts with a lock each, so that shards seldom wait for each other.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -20,19 +21,19 @@ const PARTS: usize = 16;
 /// Ids in each generation of a part. In all, the last 65,536 that were used are known, and up to as many before those.
 const GENERATION: usize = 65_536 / PARTS;
 
-/// See the module's documentation. An owner is the key of a worker, which is that of its URL: a worker that leaves and
-/// comes back has what it had.
+/// See the module's documentation. An owner is the key of a worker, which depends on its URL only: a worker that leaves
+/// and comes back still owns its objects.
 pub struct Owners {
     hash: RandomState,
     is_empty: AtomicBool,
     parts: [Mutex<Part>; PARTS],
 }
 
-/// Two generations of ids. What is used moves to the young one; when that is full, it becomes the old one, and who was
-/// not used since the last time is forgotten.
+/// Two generations of ids. An id that is used moves to the young one. When the young one is full, it becomes the old one,
+/// and the ids in the previous old one, which were not used meanwhile, are dropped.
 #[derive(Default)]
 struct Part {
-    /// The hashes are even already, and secret.
+    /// Keys are keyed hashes already: a fast hash on top is safe.
     young: FxHashMap<u64, u64>,
     old: FxHashMap<u64, u64>,
 }
@@ -68,11 +69,15 @@ impl Owners {
         self.is_empty.load(Relaxed)
     }
 
-    /// A worker has said that it has this object.
+    /// A worker has said that it has this object. An owner that is known stays.
     pub fn learn(&self, id: &[u8], owner: u64) {
         if (1..=LONGEST_ID).contains(&id.len()) {
             self.is_empty.store(false, Relaxed);
-            self.with(id, |part, id| part.put(id, owner, GENERATION));
+            self.with(id, |part, id| {
+                if part.get(id, GENERATION).is_none() {
+                    part.put(id, owner, GENERATION);
+                }
+            });
         }
     }
 
@@ -102,15 +107,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_learned_is_known_until_it_is_forgotten() {
+    fn the_first_owner_is_known_until_it_is_forgotten() {
         let owners = Owners::default();
         assert!(owners.is_empty() && owners.get(b"a").is_none());
         owners.learn(b"a", 1);
         owners.learn(b"b", 2);
         owners.learn(b"a", 3);
-        assert_eq!((owners.get(b"a"), owners.get(b"b"), owners.is_empty()), (Some(3), Some(2), false));
+        assert_eq!((owners.get(b"a"), owners.get(b"b"), owners.is_empty()), (Some(1), Some(2), false));
         owners.forget(b"a");
         assert_eq!((owners.get(b"a"), owners.get(b"b")), (None, Some(2)));
+        owners.learn(b"a", 3);
+        assert_eq!(owners.get(b"a"), Some(3));
         owners.learn(&[b'x'; LONGEST_ID + 1], 1);
         owners.learn(b"", 1);
         assert_eq!((owners.get(&[b'x'; LONGEST_ID + 1]), owners.get(b"")), (None, None));

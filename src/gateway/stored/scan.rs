@@ -1,7 +1,7 @@
-//! Finds an object's id in JSON, or in the first events of a stream of them, while it passes piece by piece. Nothing is
-//! kept but the name or id that is being read, and no more is looked at than a limit.
+//! Finds an object's id in JSON or in a stream of server-sent events that arrives in pieces. Only the name or id that is
+//! being read is buffered.
 //!
-//! JSON that is not well-formed is nobody's error here: nothing is found, or something that no worker answers to.
+//! The scan does not validate. In malformed JSON it finds nothing, or an id that no worker knows.
 
 use memchr::memchr2;
 
@@ -20,19 +20,19 @@ pub struct Wanted {
 const CREATED: Wanted = Wanted { own: &["id"], within: &[] };
 /// The same as an event: `response.created` has the object in a field, others are the object.
 const CREATED_EVENT: Wanted = Wanted { own: &["id"], within: &["response"] };
-/// What a request for another object says of one that its worker must have: a response continues another or a
-/// conversation, a batch and a fine-tuning job read a file.
-pub const CONTINUED: Wanted = Wanted {
+/// The object that a creation refers to and its worker must have: a response continues another one or a conversation, a
+/// batch and a fine-tuning job read a file.
+pub const REFERENCE: Wanted = Wanted {
     own: &["previous_response_id", "conversation", "input_file_id", "training_file"],
     within: &["conversation"],
 };
 
-/// What came of a piece.
+/// What a piece contained.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Scan {
     More,
     Found(Vec<u8>),
-    /// It is not there.
+    /// There is no id, and none will come.
     Nothing,
 }
 
@@ -67,9 +67,9 @@ pub struct JsonScan {
     wanted: Wanted,
     /// Objects and arrays that are open.
     depth: u32,
-    /// The object at depth 2 is one that is looked into.
+    /// The object at depth 2 is searched for its `id`.
     is_within: bool,
-    /// The next string at a depth that is looked at is a name.
+    /// The next string at a depth that is searched is a name.
     expects_name: bool,
     name: Name,
     string: Option<Text>,
@@ -77,12 +77,12 @@ pub struct JsonScan {
     kept: Vec<u8>,
 }
 
-/// The field whose value comes.
+/// The field whose value comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
     Id,
     Within,
-    /// Both of it.
+    /// Its value is an id, or an object that has one.
     Either,
     Other,
 }
@@ -135,7 +135,7 @@ impl JsonScan {
         }
         let Some(at) = at else { return (Scan::More, &[]) };
         if piece[at] == b'\\' {
-            // No id or name that is looked for has a character that needs it.
+            // No id or name that is searched for needs an escape.
             (self.is_escaped, self.string) = (true, Some(Text::Skipped));
             return (Scan::More, &piece[at + 1..]);
         }
@@ -164,8 +164,8 @@ impl JsonScan {
         }
     }
 
-    /// Whether fields at this depth are looked at.
-    fn is_looked_at(&self) -> bool {
+    /// Whether fields at this depth are searched.
+    fn is_searched(&self) -> bool {
         self.depth == 1 || (self.depth == 2 && self.is_within)
     }
 
@@ -175,7 +175,7 @@ impl JsonScan {
             b'"' => {
                 self.kept.clear();
                 let kind = match self.name {
-                    _ if !self.is_looked_at() => Text::Skipped,
+                    _ if !self.is_searched() => Text::Skipped,
                     _ if self.expects_name => Text::Name,
                     Name::Id | Name::Either => Text::Id,
                     Name::Within | Name::Other => Text::Skipped,
@@ -188,7 +188,7 @@ impl JsonScan {
                 }
                 self.is_within |= self.depth == 1 && byte == b'{' && matches!(self.name, Name::Within | Name::Either);
                 self.depth += 1;
-                if self.is_looked_at() {
+                if self.is_searched() {
                     (self.expects_name, self.name) = (true, Name::Other);
                 }
             }
@@ -199,8 +199,8 @@ impl JsonScan {
                     return (Scan::Nothing, rest);
                 }
             }
-            b',' if self.is_looked_at() => (self.expects_name, self.name) = (true, Name::Other),
-            b':' if self.is_looked_at() => self.expects_name = false,
+            b',' if self.is_searched() => (self.expects_name, self.name) = (true, Name::Other),
+            b':' if self.is_searched() => self.expects_name = false,
             _ => {}
         }
         (Scan::More, rest)
@@ -342,7 +342,7 @@ mod tests {
             (r#"{"conversation":{"x":1},"id":"b"}"#, None),
             (r#"{"input":[{"conversation":"b"}]}"#, None),
         ] {
-            assert_eq!(in_json(text, CONTINUED).as_deref(), wanted, "{text}");
+            assert_eq!(in_json(text, REFERENCE).as_deref(), wanted, "{text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The same request to several workers, until one has what it is about.
+//! Sends the same request to several workers, to find the one that has an object.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use crate::gateway::attempt::{Attempt, Failed, Reuse};
 use crate::gateway::error::GatewayError;
-use crate::gateway::exchange::{Exchange, Seat};
+use crate::gateway::exchange::{Exchange, WorkerIndex};
 use crate::gateway::forward::Received;
 use crate::gateway::upload::{Resend, WorkerBody};
 use crate::modules::RequestHead;
@@ -27,15 +27,15 @@ pub struct Search<'a, 'b> {
     pub body: Option<Bytes>,
 }
 
-/// What an answer says of where the object is. Of several, the greatest is passed on.
+/// What an answer says about the object. The client gets the answer with the highest rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// The worker has no such objects.
     NotOffered,
     NotFound,
-    /// The worker might have it.
+    /// The worker may have the object.
     Failed,
-    /// It says something of the object, or would say the same of each: that it can't be cancelled, say.
+    /// Another 4xx, for example 400 because the object can't be cancelled.
     Refused,
     Found,
 }
@@ -61,27 +61,27 @@ impl Rank {
 }
 
 impl Search<'_, '_> {
-    /// What is to be passed on, and how many workers were asked. Workers are asked at the same time only if the request
-    /// does no harm when two have the object, because they share what they store.
-    pub async fn run(&self, seats: &[Seat]) -> (Result<Received, GatewayError>, u32) {
+    /// The answer for the client, and how many workers were asked. Requests that are not idempotent go to one worker
+    /// after the other: workers that share their storage would both carry them out.
+    pub async fn run(&self, indices: &[WorkerIndex]) -> (Result<Received, GatewayError>, u32) {
         let most = if self.head.method.is_idempotent() { MOST_AT_ONCE } else { 1 };
         let pools = &self.exchange.view.snapshot.pools;
-        let mut seats = seats.iter().filter_map(|seat| {
-            let lease = pools[seat.pool].pick_only(seat.position, Instant::now())?;
-            Some((*seat, lease))
+        let mut indices = indices.iter().filter_map(|index| {
+            let lease = pools[index.pool].pick_only(index.worker, Instant::now())?;
+            Some((*index, lease))
         });
         let (mut asking, mut asked) = (FuturesUnordered::new(), 0);
         let mut best: Option<(Rank, Result<Received, Unanswered>)> = None;
         loop {
             while asking.len() < most
-                && let Some((seat, lease)) = seats.next()
+                && let Some((index, lease)) = indices.next()
             {
                 asked += 1;
-                asking.push(self.ask(seat, lease));
+                asking.push(self.ask(index, lease));
             }
             let Some(said) = asking.next().await else { break };
             let rank = Rank::of(&said);
-            // It may have been carried out, and must not be a second time.
+            // The worker may have carried it out, and no other one must do so again.
             let is_risky = most == 1 && said.as_ref().is_err_and(|unanswered| unanswered.kind != Failure::Unsent);
             let loser = match &best {
                 Some((better, _)) if *better >= rank => Some(said),
@@ -99,8 +99,8 @@ impl Search<'_, '_> {
         (said, asked)
     }
 
-    async fn ask(&self, seat: Seat, mut lease: Lease) -> Result<Received, Unanswered> {
-        let home = &self.exchange.view.connections[seat.pool][seat.position];
+    async fn ask(&self, index: WorkerIndex, mut lease: Lease) -> Result<Received, Unanswered> {
+        let home = &self.exchange.view.connections[index.pool][index.worker];
         let body = WorkerBody::Whole(self.body.clone());
         let resend = Resend::of(&body, self.exchange.record.upload());
         let attempt = Attempt { exchange: self.exchange, home, resend: &resend, reuse: Reuse::Allowed };
