@@ -1,7 +1,9 @@
 //! Objects that a worker keeps, such as stored responses, conversations, files and batches: who asks for one gets it,
 //! whichever worker has it.
 
-use crate::support::{ConfigFile, Conn, Gate, Gateway, ReceivedRequest, Response, Worker, eventually};
+use crate::support::{
+    ConfigFile, Conn, Frame, Gate, Gateway, H2Worker, ReceivedRequest, Response, Worker, eventually, guest,
+};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -190,9 +192,9 @@ fn nobody_diverts_the_requests_for_an_object_of_another_caller() {
     let made_by = gateway.get("/v1/responses/resp_1").text();
     for _ in 0..4 {
         create(&gateway, "/v1/responses", &json!({"id": "resp_1"}));
+        assert_eq!(gateway.get("/v1/responses/resp_1").text(), made_by);
     }
     assert!(workers.iter().all(|worker| worker.requests().iter().any(|request| request.method == "POST")));
-    assert_eq!(gateway.get("/v1/responses/resp_1").text(), made_by);
 }
 
 #[test]
@@ -337,6 +339,70 @@ fn a_worker_that_is_gone_takes_what_it_had_along() {
     let id = listed.expect("it is listed")["id"].as_str().expect("an id").to_owned();
     assert_eq!(gateway.request("DELETE", &format!("/workers/{id}"), &[], b"").status, 202);
     eventually(LIMIT, || gateway.get(&format!("/v1/responses/{of_second}")).status == 404);
+}
+
+#[test]
+fn what_an_unhealthy_worker_has_is_not_said_to_be_missing() {
+    let checks = ["--health-check-interval-secs=0.1", "--health-failure-threshold=1"];
+    let (gateway, stores) = two_with(&checks);
+    let id = create(&gateway, "/v1/responses", &json!({}));
+    let (owner, other) = if stores[0].has(&id) { (&stores[0], &stores[1]) } else { (&stores[1], &stores[0]) };
+    owner.worker.set_health(503);
+    gateway.wait_for_workers(1);
+    gateway.get(&format!("/v1/responses/{id}")).assert_error(503, "no_available_workers");
+    let next = gateway.post_json("/v1/responses", &json!({"previous_response_id": id}));
+    next.assert_error(503, "no_available_workers");
+    assert!(other.worker.requests().is_empty());
+    owner.worker.set_health(200);
+    gateway.wait_for_workers(2);
+    assert_made_by(&gateway.get(&format!("/v1/responses/{id}")), &id);
+}
+
+#[test]
+fn modules_see_these_requests_and_ids_are_learned_though_they_read_the_answer() {
+    let stores = [Store::new("a"), Store::new("b")];
+    let workers = stores.iter().map(|store| &store.worker);
+    let gateway = Gateway::builder().workers(workers).arg("--enable-wasm").start();
+    gateway.wait_for_workers(2);
+    gateway.deploy("logging", &guest("logging"), &["OnRequest", "OnResponse"]);
+    let ids: Vec<_> = (0..4).map(|_| create(&gateway, "/v1/responses", &json!({}))).collect();
+    for id in &ids {
+        assert_made_by(&gateway.get(&format!("/v1/responses/{id}")), id);
+    }
+    let seen: Vec<_> = stores.iter().flat_map(|store| store.worker.requests()).collect();
+    assert_eq!(seen.iter().filter(|request| request.method == "GET").count(), 4, "nobody else was asked");
+    assert!(seen.iter().all(|request| request.headers.get("x-wasm-processed") == Some("true")));
+    stores[0].put("a_old");
+    gateway.deploy("auth", &guest("auth"), &["OnRequest"]);
+    let before = stores.iter().map(|store| store.count("GET")).sum::<usize>();
+    assert_eq!(gateway.get("/v1/responses/a_old").status, 401);
+    assert_eq!(stores.iter().map(|store| store.count("GET")).sum::<usize>(), before);
+}
+
+#[test]
+fn workers_over_http2_are_learned_from_and_asked_alike() {
+    let keeper = |name: &'static str| {
+        H2Worker::new(move |request, stream| match (request.method.as_str(), request.path.as_str()) {
+            ("POST", _) => {
+                stream.head(200, &[("content-type", "text/event-stream")]);
+                stream.data("data: {\"type\":\"response.created\",", 0);
+                stream.data(format!("\"response\":{{\"id\":\"{name}_1\"}}}}\n\n"), Frame::END_STREAM);
+            }
+            (_, path) if path.contains(name) => stream.answer(200, name),
+            _ => stream.answer(404, "no"),
+        })
+    };
+    let workers = [keeper("first"), keeper("second")];
+    let builder = Gateway::builder().worker_url(workers[0].url()).worker_url(workers[1].url());
+    let gateway = builder.args(["--upstream-http2", "--policy=round_robin"]).start();
+    gateway.wait_for_workers(2);
+    let made = gateway.post_json("/v1/responses", &json!({"stream": true})).text();
+    let made = if made.contains("first") { "first" } else { "second" };
+    assert_eq!(gateway.get(&format!("/v1/responses/{made}_1")).text(), made);
+    assert_eq!(workers.iter().map(|worker| worker.requests().len()).sum::<usize>(), 2, "nobody else was asked");
+    for name in ["first", "second"] {
+        assert_eq!(gateway.get(&format!("/v1/files/{name}_2")).text(), name);
+    }
 }
 
 #[test]
