@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::header::{self, HeaderValue};
+use http::header;
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
@@ -22,7 +22,6 @@ use tokio::task::{spawn_blocking, spawn_local};
 use super::{error, method_not_allowed};
 use crate::config::WorkerUrl;
 use crate::gateway::control::OperationCall;
-use crate::gateway::error::ERROR_CODE;
 use crate::metrics::TEXT_FORMAT;
 use crate::snapshot::{Publisher, Snapshot};
 use crate::telemetry;
@@ -174,6 +173,8 @@ async fn carry_out(snapshot: &Snapshot, asked: &OperationCall) -> Response<Bytes
         true => snapshot.healthy().cloned().collect(),
         false => snapshot.workers().cloned().collect(),
     };
+    // A service below a path of its host is an API and no engine: it has none of these.
+    workers.retain(|worker| !worker.url.has_base_path());
     if let Some(url) = only {
         workers.retain(|worker| worker.url == url);
         if workers.is_empty() {
@@ -333,9 +334,7 @@ fn whole(mut body: Value, failed: usize, of: usize) -> Response<Bytes> {
     }
     let (code, message) = ("workers_failed", format!("{failed} of {of} workers failed"));
     body["error"] = json!({"type": "admin_error", "code": code, "message": message, "param": null});
-    let mut answer = super::json(StatusCode::BAD_GATEWAY, &body);
-    answer.headers_mut().insert(&ERROR_CODE, HeaderValue::from_static(code));
-    answer
+    super::coded(super::json(StatusCode::BAD_GATEWAY, &body), code)
 }
 
 /// Merges in a thread of its own: the metrics of many workers are megabytes, and the control plane must not stall.

@@ -128,7 +128,7 @@ pub async fn send(
 
 /// The head as this worker is sent it, where others are sent another one: the worker has a base path, or a key of its
 /// own. It is made for one attempt, so that nobody else gets the key.
-fn own_head(
+pub fn own_head(
     exchange: &Exchange,
     head: &RequestHead,
     worker: &Worker,

@@ -5,6 +5,7 @@
 //! What points at the worker's own origin becomes a path at the gateway. It is relative, so it holds under whatever name
 //! and scheme the client knows the gateway.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
@@ -12,13 +13,10 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use crate::config::WorkerUrl;
 use crate::workers::Worker;
 
-/// What a worker's API has before its paths that the gateway's paths do not have.
-const PREFIX: &str = "";
-
 /// Rewrites `Location`, `Content-Location` (RFC 9110 sections 10.2.2 and 8.7) and `Refresh` (WHATWG HTML section
 /// 4.2.5.3).
 pub fn point_at_gateway(headers: &mut HeaderMap, worker: &Worker) {
-    let origin = Origin { url: &worker.url, is_at: |address| worker.addresses.has(address), prefix: PREFIX };
+    let origin = Origin { url: &worker.url, is_at: |address| worker.addresses.has(address) };
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         rewrite(headers, &name, |value| origin.at_gateway(value));
     }
@@ -40,8 +38,6 @@ struct Origin<'a, F> {
     url: &'a WorkerUrl,
     /// Whether one of its addresses is this.
     is_at: F,
-    /// What its paths have before those of the gateway.
-    prefix: &'a str,
 }
 
 impl<F: Fn(SocketAddr) -> bool> Origin<'_, F> {
@@ -54,7 +50,7 @@ impl<F: Fn(SocketAddr) -> bool> Origin<'_, F> {
         };
         let Some(rest) = hierarchical.strip_prefix(b"//") else {
             let is_path = scheme.is_none() && reference.starts_with(b"/");
-            return self.without_prefix(reference).filter(|_| is_path).map(path);
+            return self.below_base(reference).filter(|_| is_path).map(|changed| path(&changed));
         };
         let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#' | b'\\')).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(end);
@@ -62,7 +58,8 @@ impl<F: Fn(SocketAddr) -> bool> Origin<'_, F> {
         if !self.is_named_by(scheme.unwrap_or(self.url.scheme().as_str()), authority) {
             return None;
         }
-        Some(path(self.without_prefix(rest).unwrap_or(rest)))
+        let below = self.below_base(rest).map_or(Cow::Borrowed(rest), Cow::Owned);
+        Some(path(&below))
     }
 
     /// The value of `Refresh` with its URL as it is at the gateway: `5; url=http://worker/x`.
@@ -110,10 +107,9 @@ impl<F: Fn(SocketAddr) -> bool> Origin<'_, F> {
         host.eq_ignore_ascii_case(self.url.host()) || host.parse().is_ok_and(is_at)
     }
 
-    /// What the gateway calls a path of the worker's that begins with the prefix.
-    fn without_prefix<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
-        let rest = path.strip_prefix(self.prefix.as_bytes()).filter(|_| !self.prefix.is_empty())?;
-        matches!(rest.first(), None | Some(b'/' | b'?' | b'#')).then_some(rest)
+    /// What the gateway calls a path of the worker's, if it has another name for it.
+    fn below_base(&self, path: &[u8]) -> Option<Vec<u8>> {
+        self.url.path_at_gateway(std::str::from_utf8(path).ok()?).map(String::into_bytes)
     }
 }
 
@@ -136,10 +132,10 @@ fn path(rest: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn shown(url: &str, prefix: &str, reference: &str) -> String {
+    fn shown(url: &str, reference: &str) -> String {
         let url: WorkerUrl = url.parse().expect("a URL");
         let is_at = |address: SocketAddr| address == ([10, 0, 0, 1], url.port()).into();
-        let origin = Origin { url: &url, is_at, prefix };
+        let origin = Origin { url: &url, is_at };
         let changed = origin.at_gateway(reference.as_bytes()).unwrap_or_else(|| reference.into());
         String::from_utf8(changed).expect("text")
     }
@@ -168,14 +164,15 @@ mod tests {
             ("http://w", "", ""),
             ("http://w", "http://", "http://"),
         ] {
-            assert_eq!(shown(url, "", reference), wanted, "{url}: {reference}");
+            assert_eq!(shown(url, reference), wanted, "{url}: {reference}");
         }
     }
 
     #[test]
-    fn what_the_worker_has_before_its_paths_is_taken_off() {
+    fn the_base_path_of_a_worker_is_taken_off() {
         for (reference, wanted) in [
             ("https://w/api/v1/x?y", "/v1/x?y"),
+            ("https://w/api//evil", "/.//evil"),
             ("/api/v1/x/", "/v1/x/"),
             ("/api", "/"),
             ("/api?x", "/?x"),
@@ -186,14 +183,14 @@ mod tests {
             ("/apix", "/apix"),
             ("x/y", "x/y"),
         ] {
-            assert_eq!(shown("https://w", "/api", reference), wanted, "{reference}");
+            assert_eq!(shown("https://w/api", reference), wanted, "{reference}");
         }
     }
 
     #[test]
     fn the_url_of_a_refresh_is_found() {
         let url: WorkerUrl = "http://w:8000".parse().expect("a URL");
-        let origin = Origin { url: &url, is_at: |_| false, prefix: "" };
+        let origin = Origin { url: &url, is_at: |_| false };
         for (value, wanted) in [
             ("5; url=http://w:8000/x", Some("5; url=/x")),
             ("0,URL = \"http://w:8000/x\" ", Some("0,URL = \"/x\" ")),

@@ -198,8 +198,10 @@ fn pools(exchange: &Exchange) -> impl Iterator<Item = usize> {
 /// Each worker that requests are sent to, once.
 fn candidates(exchange: &Exchange) -> Vec<WorkerIndex> {
     let mut seen = FxHashSet::default();
-    let of_pool =
-        |pool: usize| exchange.view.snapshot.pools[pool].positions().map(move |worker| WorkerIndex { pool, worker });
+    let of_pool = |pool: usize| {
+        let workers = exchange.view.snapshot.pools[pool].healthy_positions();
+        workers.iter().map(move |worker| WorkerIndex { pool, worker: *worker })
+    };
     let indices = pools(exchange).flat_map(of_pool);
     indices.filter(|index| seen.insert(Arc::as_ptr(worker(exchange, *index)))).collect()
 }
@@ -211,7 +213,7 @@ fn owner(exchange: &Exchange, id: &[u8]) -> Owner {
     for at in pools(exchange) {
         let pool = &exchange.view.snapshot.pools[at];
         let Some(position) = pool.all.iter().position(|worker| worker.key == key) else { continue };
-        if pool.positions().any(|healthy| healthy == position) {
+        if pool.healthy_positions().contains(&position) {
             return Owner::At(WorkerIndex { pool: at, worker: position });
         }
         owner = Owner::Unavailable;

@@ -10,7 +10,7 @@ use http::StatusCode;
 use crate::gateway::attempt::{Attempt, Failed, Reuse};
 use crate::gateway::error::GatewayError;
 use crate::gateway::exchange::{Exchange, WorkerIndex};
-use crate::gateway::forward::Received;
+use crate::gateway::forward::{Received, own_head};
 use crate::gateway::upload::{Resend, WorkerBody};
 use crate::modules::RequestHead;
 use crate::workers::Lease;
@@ -104,10 +104,14 @@ impl Search<'_, '_> {
         let body = WorkerBody::Whole(self.body.clone());
         let resend = Resend::of(&body, self.exchange.record.upload());
         let attempt = Attempt { exchange: self.exchange, home, resend: &resend, reuse: Reuse::Allowed };
-        match attempt.run(&mut self.head.clone(), body).await {
+        let mut head = match own_head(self.exchange, self.head, &lease.worker) {
+            Ok(own) => own.map_or_else(|| self.head.clone(), |own| *own),
+            Err(error) => return Err(Unanswered { error, kind: Failure::Unsent }),
+        };
+        match attempt.run(&mut head, body).await {
             Ok(begun) => {
                 lease.begun(verdict_of_status(begun.0.status));
-                Ok(Received { begun, lease })
+                Ok(Received::new(begun, lease))
             }
             Err(Failed { error, kind, left: _ }) => {
                 lease.ended(error.outcome());
