@@ -87,13 +87,14 @@ pub async fn serve(gateway: Rc<Gateway>, arrival: Arrival) {
         }
     };
     match protocol {
-        Protocol::Http1 => {
-            gateway.metrics.protocols.http1.add(1);
-            http1::serve(&gateway, ClientConnection::new(wire, client, deadline, patience)).await
-        }
-        Protocol::Http2 => {
+        Protocol::Http2 if alpn != Some(Alpn::Http1) => {
             gateway.metrics.protocols.http2.add(1);
             http2::serve(&gateway, wire, client, deadline).await
+        }
+        // Over TLS, HTTP/2 must be agreed on by ALPN (RFC 9113 section 3.2): read as HTTP/1.1, its preface is a 505.
+        Protocol::Http1 | Protocol::Http2 => {
+            gateway.metrics.protocols.http1.add(1);
+            http1::serve(&gateway, ClientConnection::new(wire, client, deadline, patience)).await
         }
         Protocol::None => {}
     }

@@ -90,9 +90,11 @@ impl GatewayError {
         use StatusCode as S;
         match self {
             Self::BadRequest(why) => (S::BAD_REQUEST, "invalid_request", why),
-            Self::NoRequest(MessageError::Head(HeadError::Version)) => {
-                (S::HTTP_VERSION_NOT_SUPPORTED, "http_version_not_supported", "Only HTTP/1.0 and HTTP/1.1 are offered.")
-            }
+            Self::NoRequest(MessageError::Head(HeadError::Version)) => (
+                S::HTTP_VERSION_NOT_SUPPORTED,
+                "http_version_not_supported",
+                "This port offers HTTP/1.0, HTTP/1.1 and HTTP/2 (over TLS by ALPN, without TLS by prior knowledge).",
+            ),
             Self::NoRequest(MessageError::Head(HeadError::TargetTooLong)) => {
                 (S::URI_TOO_LONG, "uri_too_long", "The request target is too long.")
             }
@@ -205,8 +207,8 @@ impl GatewayError {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // A body that nobody will read must not be taken for the next request.
-            // What follows CONNECT is not a request either.
-            Self::BodyTooLarge(_) | Self::SlowBody | Self::BrokenBody | Self::Method => {
+            // What follows CONNECT is not a request either, and whoever names two hosts may have meant two requests.
+            Self::BodyTooLarge(_) | Self::SlowBody | Self::BrokenBody | Self::Method | Self::BadRequest(_) => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}

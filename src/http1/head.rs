@@ -115,7 +115,10 @@ impl HeadReader {
         config.parse_response_with_uninit_headers(&mut parsed, &head, fields).map_err(head_error)?;
         let (Some(status), Some(version)) = (parsed.code, parsed.version) else { return Err(INCOMPLETE) };
         Ok(Some(Response {
-            status: StatusCode::from_u16(status).map_err(|_| HeadError::Malformed("the status"))?,
+            status: StatusCode::from_u16(status)
+                .ok()
+                .filter(|status| is_status(*status))
+                .ok_or(HeadError::Malformed("the status"))?,
             version: version_of(version),
             headers: map(&head, parsed.headers)?,
         }))
@@ -123,11 +126,16 @@ impl HeadReader {
 
     /// Takes a whole head, if it is there.
     fn whole(&mut self, unread: &mut BytesMut, limits: Limits) -> Result<Option<Bytes>, HeadError> {
-        let end = self.find_end(unread)?;
-        if end.unwrap_or(unread.len()) > limits.bytes {
-            return Err(if self.line == 0 { HeadError::TargetTooLong } else { HeadError::TooLarge });
-        }
-        let Some(end) = end else { return Ok(None) };
+        // Bytes beyond the limit are not searched: how many of them are here depends on how the head was fragmented, and
+        // the error must not.
+        let end = self.find_end(&unread[..unread.len().min(limits.bytes)])?;
+        let Some(end) = end else {
+            return match unread.len() > limits.bytes {
+                true if self.line == 0 => Err(HeadError::TargetTooLong),
+                true => Err(HeadError::TooLarge),
+                false => Ok(None),
+            };
+        };
         *self = Self::default();
         Ok(Some(wire::take(unread, end)))
     }
@@ -147,6 +155,11 @@ impl HeadReader {
         self.searched = bytes.len();
         Ok(None)
     }
+}
+
+/// Whether HTTP defines the class of this status; what is above 599 has no meaning (RFC 9110 section 15).
+pub fn is_status(status: StatusCode) -> bool {
+    status.as_u16() < 600
 }
 
 const INCOMPLETE: HeadError = HeadError::Malformed("it is incomplete");
@@ -269,6 +282,35 @@ mod tests {
         assert_eq!(of(format!("GET / HTTP/1.1\r\nA: {long}\r\n\r\n")), Err(HeadError::TooLarge));
         assert_eq!(of("GET / HTTP/1.1\r\na:1\r\nb:2\r\nc:3\r\nd:4\r\n\r\n".into()), Err(HeadError::TooLarge));
         assert_eq!(of("GET / HTTP/1.1\r\na:1\r\nb:2\r\nc:3\r\n".into()), Ok(false));
+    }
+
+    #[test]
+    fn the_error_does_not_depend_on_fragmentation() {
+        let long = "a".repeat(200);
+        for (head, error) in [
+            (format!("GET /{long} HTTP/1.1\r\nHost: h\r\n\r\n"), HeadError::TargetTooLong),
+            (format!("GET / HTTP/1.1\r\nA: {long}\r\n\r\n"), HeadError::TooLarge),
+            (format!("GET /{long} HTTP/1.1\nHost: h\r\n\r\n"), HeadError::TargetTooLong),
+            (format!("GET / HTTP/1.1\r\nA: {long}\nB: c\r\n\r\n"), HeadError::TooLarge),
+            (format!("GET / HTTP/1.1\nA: {long}\r\n\r\n"), HeadError::Malformed("a line ends without CR")),
+        ] {
+            for step in [1, 7, 100, LIMITS.bytes, LIMITS.bytes + 1, head.len()] {
+                let (mut reader, mut unread) = (HeadReader::default(), BytesMut::new());
+                let read = head.as_bytes().chunks(step).find_map(|piece| {
+                    unread.extend_from_slice(piece);
+                    reader.request(&mut unread, LIMITS).err()
+                });
+                assert_eq!(read, Some(error), "{head:?} in pieces of {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_without_a_class_is_none() {
+        for (status, is_taken) in [("100", true), ("599", true), ("600", false), ("999", false), ("099", false)] {
+            let mut unread = BytesMut::from(format!("HTTP/1.1 {status} X\r\n\r\n").as_bytes());
+            assert_eq!(HeadReader::default().response(&mut unread, LIMITS).is_ok(), is_taken, "{status}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tokio::task::spawn_local;
 use self::upload::{Lent, Upload};
 use super::link::{LinkError, RequestParts, SendError};
 use crate::config::Scheme;
-use crate::http1::head::Response;
+use crate::http1::head::{Response, is_status};
 use crate::stream::Stream;
 
 /// Requests that share a connection, where a worker does not allow fewer.
@@ -235,6 +235,9 @@ where
             return Err(SendError { error: LinkError::Target, is_unsent: true, rest: upload.0.take() });
         };
         match sender.try_send_request(request).await {
+            Ok(answer) if !is_status(answer.status()) => {
+                Err(SendError { error: LinkError::Status, is_unsent: false, rest: upload.0.take() })
+            }
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
                 let head = Response { status: head.status, version: head.version, headers: head.headers };

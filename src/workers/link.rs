@@ -45,6 +45,8 @@ pub enum LinkError {
     Interim,
     #[error("it switches to a protocol that nobody asked for")]
     Switch,
+    #[error("its status is not between 100 and 599")]
+    Status,
     #[error("the target can't be said in HTTP/2")]
     Target,
     #[error("its stream was reset before its end")]
@@ -65,7 +67,11 @@ impl LinkError {
 
     /// The worker said something that makes no sense, and would say it again.
     pub fn is_nonsense(&self) -> bool {
-        matches!(self, Self::Message(MessageError::Head(_) | MessageError::Framing(_)) | Self::Interim | Self::Switch)
+        match self {
+            Self::Message(MessageError::Head(_) | MessageError::Framing(_)) => true,
+            Self::Interim | Self::Switch | Self::Status => true,
+            _ => false,
+        }
     }
 }
 

@@ -68,6 +68,17 @@ fn a_bad_content_length_is_a_502() {
     ]);
 }
 
+// RFC 9110 section 15: no status above 599 has a meaning.
+#[test]
+fn a_status_that_is_none_is_a_502() {
+    all_become_502(&[
+        b"HTTP/1.1 600 Evil\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 999 Evil\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 099 Evil\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 20 Evil\r\nContent-Length: 4\r\n\r\nevil",
+    ]);
+}
+
 // Case 28.
 #[test]
 fn an_unknown_transfer_encoding_of_a_worker_is_a_502() {

@@ -1,7 +1,8 @@
 //! TLS with clients (`--tls-cert-path`, `--tls-key-path`): either version of HTTP, certificates that change, a drain.
 
 use crate::support::{
-    Authority, Builder, Caller, Client, End, Files, Gate, Gateway, H2, Leaf, WebSocket, Worker, eventually, holds_for,
+    Authority, Builder, Caller, Client, End, Files, Frame, Gate, Gateway, H2, Leaf, PREFACE, WebSocket, Worker,
+    eventually, holds_for,
 };
 use std::io;
 use std::net::TcpStream;
@@ -63,6 +64,20 @@ fn what_is_spoken_is_agreed_on_by_alpn() {
     assert!(metrics.sum("smg_http_connections_total", &[("protocol", "http/1.1")]) >= 1.0);
     assert!(metrics.sum("smg_tls_handshakes_total", &[("outcome", "made")]) >= 8.0);
     eventually(LIMIT, || gateway.metrics().sum("smg_tls_handshakes_total", &[("outcome", "failed")]) == 1.0);
+}
+
+// RFC 9113 section 3.2.
+#[test]
+fn http_2_is_not_spoken_where_alpn_has_not_agreed_on_it() {
+    let (site, worker) = (Site::new(), Worker::echo());
+    let gateway = site.builder().worker(&worker).start();
+    for alpn in [&["http/1.1"][..], &[]] {
+        let mut client = Client::try_connect_tls(gateway.address, site.caller().alpn(alpn)).expect("a connection");
+        client.send([PREFACE, &Frame::settings(&[]).encode()].concat());
+        client.read_response_however("GET").assert_error(505, "http_version_not_supported");
+        client.assert_closed();
+    }
+    assert_eq!(gateway.metrics().sum("smg_http_connections_total", &[("protocol", "h2")]), 0.0);
 }
 
 #[test]

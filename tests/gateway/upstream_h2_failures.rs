@@ -35,6 +35,20 @@ fn a_refused_post_is_sent_elsewhere_whole() {
     assert_eq!(taking.requests().len(), 8);
 }
 
+// RFC 9110 section 15: no status above 599 has a meaning.
+#[test]
+fn a_status_that_is_none_is_a_502_and_costs_no_other_request() {
+    let worker = H2Worker::new(|request, stream| match request.path.as_str() {
+        "/odd" => stream.answer(600, "evil"),
+        _ => stream.answer(200, "fine"),
+    });
+    let gateway = before(&[&worker]);
+    let answer = gateway.request("POST", "/odd", &[], b"x");
+    answer.assert_error(502, "upstream_bad_response");
+    assert_eq!(gateway.get("/next").text(), "fine");
+    assert_eq!(worker.connections(), 1);
+}
+
 // The refusal comes while the client is still sending.
 #[test]
 fn a_post_that_is_refused_half_way_is_sent_elsewhere_whole() {
