@@ -39,7 +39,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | leaves | [`config`], [`deadline`], [`headers`], [`http1`], [`metrics`], [`prompt`], [`rate`], [`stream`], [`tls`] |
+//! | leaves | [`config`], [`deadline`], [`headers`], [`http1`], [`http2`], [`metrics`], [`prompt`], [`rate`], [`stream`], [`tls`] |
 //! | | [`telemetry`], [`echo`], [`panics`], [`unix_socket`] |
 //! | on the leaves, not on each other | [`workers`], [`modules`], [`client`] and [`connection`], [`trace`], [`keys`] |
 //! | | [`access_log`], [`admission`], [`pressure`], [`routes`] |
@@ -57,6 +57,7 @@ pub mod config;
 pub mod deadline;
 pub mod headers;
 pub mod http1;
+pub mod http2;
 pub mod metrics;
 pub mod panics;
 pub mod patience;

@@ -1,6 +1,5 @@
 //! Serves one client's connection, in the version of HTTP that the client speaks.
 
-mod calm;
 mod http1;
 mod http2;
 
@@ -19,11 +18,9 @@ use crate::deadline::Deadline;
 use crate::gateway::Gateway;
 use crate::gateway::metrics::CountedConnection;
 use crate::http1::wire::Wire;
+use crate::http2::PREFACE;
 use crate::stream::Stream;
 use crate::tls::{self, Alpn, ServerTls};
-
-/// What a client that knows the gateway speaks HTTP/2 sends first (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection that has been accepted.
 pub struct Arrival {

@@ -1,5 +1,6 @@
 //! Serves HTTP/2 (RFC 9113): the streams of one connection at once, each in a task of its own. hyper and h2 speak the
-//! protocol; what is ours are the limits, the time that a connection and a stream may take, and the drain.
+//! protocol; what is ours are the limits, the time that a connection and a stream may take, and the drain, and what
+//! [`crate::http2`] keeps from h2.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -20,7 +21,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::spawn_local;
 
-use super::calm::CalmIo;
 use crate::client::{Caller, Client, Http2Body, Late, RequestBody};
 use crate::connection::LIMITS;
 use crate::deadline::{Deadline, Deadlines};
@@ -30,6 +30,7 @@ use crate::headers;
 use crate::http1::head::{HeadError, Request};
 use crate::http1::trailers;
 use crate::http1::wire::Wire;
+use crate::http2::{self, FilteredIo};
 use crate::patience::{Patience, StreamClock};
 use crate::stream::Stream;
 
@@ -42,6 +43,9 @@ const MOST_RESETS: usize = 32;
 /// begun to serve (CVE-2025-8671). h2 also counts what a client may not know better: streams that it opens before it
 /// has read how many it may, and what was on its way to a stream for longer than h2 remembers that it was reset.
 const MOST_FAULTS: usize = 1024;
+/// Header lists that are refused: with more than the five pseudo-fields of requests (RFC 8441 adds one) beside the fields.
+/// With so large a limit of bytes, h2 takes a block in up to six CONTINUATION frames.
+const LISTS: http2::Limits = http2::Limits { bytes: LIMITS.bytes, fields: LIMITS.fields + 5, continuations: 6 };
 /// What a client may send before it is read, of one stream: an upload over 100 ms gets 1.3 MB/s of it.
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// Of all: each stream has its whole window, for one whose body nobody reads must not hold up another. It is also what
@@ -73,7 +77,8 @@ pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, de
         async move { Ok::<_, Infallible>(answer(&gateway, &client, request, stream).await) }
     });
     let streams = Streams { deadlines: gateway.deadlines.clone(), activity: activity.clone() };
-    let mut connection = pin!(builder(streams).serve_connection(TokioIo::new(CalmIo::new(wire)), service));
+    let io = TokioIo::new(FilteredIo::with_client(wire.stream, wire.unread, LISTS));
+    let mut connection = pin!(builder(streams).serve_connection(io, service));
     let served = poll_fn(|cx| {
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
             return Poll::Ready(served);

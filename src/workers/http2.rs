@@ -28,6 +28,7 @@ use self::upload::{Lent, Upload};
 use super::link::{LinkError, RequestParts, SendError};
 use crate::config::Scheme;
 use crate::http1::head::{Response, is_status};
+use crate::http2::{FilteredIo, Limits};
 use crate::stream::Stream;
 
 /// Requests that share a connection, where a worker does not allow fewer.
@@ -39,6 +40,8 @@ const MOST_WAIT: Duration = Duration::from_millis(100);
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const MAX_HEAD: u32 = 128 * 1024;
+/// With so large a limit of bytes, h2 takes a block in up to eleven CONTINUATION frames.
+const LISTS: Limits = Limits { bytes: MAX_HEAD as usize, fields: usize::MAX, continuations: 11 };
 /// A connection in use that is silent for so long is asked whether it is there, and has so long to answer.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_TIME: Duration = Duration::from_secs(10);
@@ -138,7 +141,8 @@ where
             .max_local_error_reset_streams(None)
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PING_TIME);
-        let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
+        let io = FilteredIo::with_worker(stream, LISTS);
+        let (sender, driver) = builder.handshake(TokioIo::new(io)).await?;
         let driver = Rc::new(RefCell::new(Some(driver)));
         let driven = driver.clone();
         let allowed = move || driven.borrow().as_ref().map_or(0, |driver| driver.current_max_send_streams());
@@ -264,6 +268,11 @@ fn is_refused(error: &hyper::Error) -> bool {
 /// The worker has ended this stream, and nothing else.
 pub fn is_reset(error: &hyper::Error) -> bool {
     of_http2(error).is_some_and(|error| error.is_reset() && error.is_remote())
+}
+
+/// What the worker sent on this stream is malformed, and nothing else is wrong with the connection.
+pub fn is_malformed(error: &hyper::Error) -> bool {
+    of_http2(error).is_some_and(|error| error.is_reset() && error.is_library())
 }
 
 fn of_http2(error: &hyper::Error) -> Option<&h2::Error> {

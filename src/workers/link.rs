@@ -60,7 +60,7 @@ impl LinkError {
     pub fn is_break(&self) -> bool {
         match self {
             Self::Message(MessageError::Io(_) | MessageError::Incomplete) => true,
-            Self::Http2(error) => !http2::is_reset(error),
+            Self::Http2(error) => !http2::is_reset(error) && !http2::is_malformed(error),
             _ => false,
         }
     }
@@ -70,6 +70,7 @@ impl LinkError {
         match self {
             Self::Message(MessageError::Head(_) | MessageError::Framing(_)) => true,
             Self::Interim | Self::Switch | Self::Status => true,
+            Self::Http2(error) => http2::is_malformed(error),
             _ => false,
         }
     }

@@ -1,7 +1,7 @@
 //! Heads that are too large or never end (cases 16, 43 and 44): refused, as a stream or with the connection, while memory
 //! stays flat and another client is served.
 
-use crate::support::{Frame, Gateway, H2, RawH2, flood, indexed_literal};
+use crate::support::{Code, Frame, Gateway, H2, RawH2, StreamEnd, flood, indexed_literal};
 use flood::{endure, head, holding, is_cut_off};
 use std::io;
 
@@ -82,6 +82,63 @@ fn thousands_of_tiny_fields_are_refused() {
 #[test]
 fn thousands_of_crumbs_are_refused() {
     large_heads_are_refused(&block((0..4_096).map(|i| ("cookie".to_owned(), format!("a{i}=b")))));
+}
+
+/// Sends such a block again and again, each after the answer to the one before: a few are refused, then the connection
+/// ends. In between, requests are served.
+#[track_caller]
+fn large_heads_end_their_connection(block: &[u8]) {
+    let worker = holding();
+    let gateway = Gateway::before(&worker);
+    let mut client = H2::connect(&gateway);
+    let mut refused = 0;
+    for stream in (1..200).step_by(4) {
+        for frame in in_frames(stream, block) {
+            let _ = client.raw.try_send(&frame);
+        }
+        let answer = client.wait_for_raw(stream);
+        if answer.status != 431 {
+            assert_eq!((answer.status, answer.end), (0, StreamEnd::Lost));
+            break;
+        }
+        refused += 1;
+        client.raw.send(&Frame::headers(stream + 2, Frame::END_STREAM, head("/fine")));
+        assert_eq!(client.wait_for_raw(stream + 2).text(), "fine");
+    }
+    assert!((4..30).contains(&refused), "{refused}");
+    let (last, code) = client.goaway().expect("the connection ends");
+    assert_eq!((code, last), (Code::ENHANCE_YOUR_CALM, 4 * refused - 1));
+    assert_eq!(gateway.get("/fine").text(), "fine");
+}
+
+// A list of 4,000 fields costs 25 times the work of sending it.
+#[test]
+fn large_heads_again_and_again_end_their_connection() {
+    large_heads_end_their_connection(&block((0..4_096).map(|i| (format!("x{i}"), String::new()))));
+    let bomb = [block([]), indexed_literal("x", &[b'v'; 4_000]), vec![0x80 | 62; 20]].concat();
+    large_heads_end_their_connection(&bomb);
+    // Within the limit of bytes, but not within that of fields.
+    large_heads_end_their_connection(&block((0..1_500).map(|i| (format!("x{i}"), String::new()))));
+}
+
+// One user of an ingress that sends too many cookies is no flood.
+#[test]
+fn some_fields_too_many_end_no_connection() {
+    let worker = holding();
+    let gateway = Gateway::before(&worker);
+    let mut client = H2::connect(&gateway);
+    let fields: Vec<_> = (0..110).map(|i| (format!("x{i}"), "v".to_owned())).collect();
+    for _ in 0..100 {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(client.request("GET", "/bad", &fields, b"").status, 431);
+        assert_eq!(client.get("/fine").text(), "fine");
+    }
+}
+
+#[test]
+fn a_flood_of_large_heads_is_cut_off() {
+    let bomb = [block([]), indexed_literal("x", &[b'v'; 4_000]), vec![0x80 | 62; 20]].concat();
+    is_cut_off(move |n| in_frames(flood::nth(n), &bomb));
 }
 
 // Cases 16 and 44.

@@ -68,7 +68,7 @@ pub use h2_answer::{Answer, StreamEnd};
 pub use h2_frames::{Code, Frame, PREFACE};
 pub use h2_raw::RawH2;
 pub use h2_worker::H2Worker;
-pub use hpack::indexed_literal;
+pub use hpack::{Table as HpackTable, indexed_literal};
 pub use kernel::Kernel;
 pub use message::Headers;
 pub use metrics::{Metrics, Series};

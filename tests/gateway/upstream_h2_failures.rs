@@ -49,6 +49,43 @@ fn a_status_that_is_none_is_a_502_and_costs_no_other_request() {
     assert_eq!(worker.connections(), 1);
 }
 
+// Fields that h2's decoder does not take: one worker may have many exchanges on a connection.
+#[test]
+fn a_field_that_is_none_is_a_502_and_costs_no_other_request() {
+    let finish = Gate::new();
+    let wait = finish.clone();
+    let worker = H2Worker::new(move |request, stream| match request.path.as_str() {
+        "/held" => {
+            wait.wait();
+            stream.answer(200, "held");
+        }
+        "/value" => stream.headers(200, &[("x", "a\r\nevil: b")], Frame::END_STREAM),
+        "/name" => stream.headers(200, &[("X-Evil", "b")], Frame::END_STREAM),
+        "/pseudo" => stream.headers(200, &[(":evil", "b")], Frame::END_STREAM),
+        "/status" => stream.send(&Frame::headers(request.stream, Frame::END_STREAM, [(":status", "OK")])),
+        "/trailers" => {
+            stream.head(200, &[]);
+            stream.data("begun", 0);
+            stream.send(&Frame::headers(request.stream, Frame::END_STREAM, [("x", "a\0b")]));
+        }
+        _ => stream.answer(200, "fine"),
+    });
+    let gateway = before(&[&worker]);
+    let mut client = H2::connect(&gateway);
+    let held = client.start("GET", "/held", &[], Last::Yes);
+    for path in ["/value", "/name", "/pseudo", "/status"] {
+        gateway.request("POST", path, &[], b"x").assert_error(502, "upstream_bad_response");
+        assert_eq!(gateway.get("/next").text(), "fine");
+    }
+    let mut old = gateway.connect();
+    old.send_request("POST", "/trailers", &[], b"x");
+    let broken = old.read_response_however("POST");
+    assert_ne!(broken.end, End::Clean, "{broken:?}");
+    finish.open();
+    assert_eq!(client.wait(held).text(), "held");
+    assert_eq!((worker.connections(), worker.broken()), (1, Vec::new()));
+}
+
 // The refusal comes while the client is still sending.
 #[test]
 fn a_post_that_is_refused_half_way_is_sent_elsewhere_whole() {

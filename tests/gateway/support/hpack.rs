@@ -60,6 +60,11 @@ impl Table {
         Table { entries: VecDeque::new(), size, most: size }
     }
 
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Decodes a whole block; `Err` says what is wrong with it.
     pub fn decode(&mut self, block: &[u8]) -> Result<Vec<Field>, String> {
         let mut reader = Reader(block);

@@ -1,0 +1,316 @@
+//! Frames on their way to h2 (RFC 9113 section 4.1). All pass as they are but header blocks with fields that h2 ends the
+//! connection for, and blocks in several frames, which are put together.
+
+use bytes::{Buf, BytesMut};
+
+use super::Budget;
+use super::hpack::{Scanned, Scanner};
+
+/// Length of a frame's header.
+const HEADER: usize = 9;
+/// The longest frame that h2 takes, as its SETTINGS say nothing else.
+const LONGEST: usize = 16_384;
+/// CONTINUATION frames without an end for which h2 ends a connection, with ENHANCE_YOUR_CALM, whatever its limits.
+const FAR_TOO_MANY: usize = 64;
+
+/// The types of frames that are looked at (RFC 9113 section 6).
+pub mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const CONTINUATION: u8 = 9;
+    #[cfg(test)]
+    pub const PING: u8 = 6;
+}
+
+mod flag {
+    pub const END_STREAM: u8 = 0x1;
+    pub const END_HEADERS: u8 = 0x4;
+    pub const PADDED: u8 = 0x8;
+    pub const PRIORITY: u8 = 0x20;
+}
+
+/// The peer sends too much that causes work for nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Flood;
+
+/// What a header list may be, beyond which it is refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub bytes: usize,
+    pub fields: usize,
+    /// CONTINUATION frames of a block.
+    pub continuations: usize,
+}
+
+/// The header of a frame.
+#[derive(Debug, Clone, Copy)]
+pub struct Header {
+    pub length: usize,
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+}
+
+impl Header {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let [high, middle, low, kind, flags, stream @ ..] = *bytes.first_chunk::<HEADER>()?;
+        let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+        Some(Self { length, kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1) })
+    }
+
+    fn write(&self, frames: &mut BytesMut) {
+        frames.extend_from_slice(&(self.length as u32).to_be_bytes()[1..]);
+        frames.extend_from_slice(&[self.kind, self.flags]);
+        frames.extend_from_slice(&self.stream.to_be_bytes());
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// What becomes of what has arrived.
+enum Step {
+    /// So many bytes pass as they are.
+    Pass(usize),
+    /// So many bytes are taken, and what stands for them is in `ready`.
+    Replace(usize),
+    /// It depends on what has not arrived.
+    Wait,
+}
+
+/// A header block of which not all frames have arrived.
+#[derive(Debug)]
+struct Partial {
+    stream: u32,
+    end_stream: u8,
+    is_malformed: bool,
+    continuations: usize,
+    block: Vec<u8>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Filter {
+    limits: Limits,
+    pub budget: Option<Budget>,
+    /// `None` once a block can't be decoded: h2 ends the connection.
+    scanner: Option<Scanner>,
+    partial: Option<Box<Partial>>,
+    /// Bytes of a frame whose header has passed.
+    skip: usize,
+    /// What has arrived and waits for more.
+    held: BytesMut,
+    /// What h2 is to read next.
+    pub ready: BytesMut,
+    /// The peer is told why, if it takes that at once.
+    pub is_cut_off: bool,
+}
+
+impl Filter {
+    /// `preface` bytes come before the first frame.
+    pub fn new(limits: Limits, budget: Option<Budget>, preface: usize) -> Self {
+        Self {
+            limits,
+            budget,
+            scanner: Some(Scanner::default()),
+            partial: None,
+            skip: preface,
+            held: BytesMut::new(),
+            ready: BytesMut::new(),
+            is_cut_off: false,
+        }
+    }
+
+    /// Takes what has arrived. How many of its first bytes may pass; the rest is kept, and comes to be `ready`.
+    pub fn take(&mut self, arrived: &[u8]) -> usize {
+        let taken = match self.held.is_empty() {
+            true => self.pass(arrived),
+            false => {
+                self.held.extend_from_slice(arrived);
+                0
+            }
+        };
+        if !self.held.is_empty() {
+            self.go_on();
+        }
+        taken
+    }
+
+    /// Takes what has arrived while nothing is held.
+    fn pass(&mut self, arrived: &[u8]) -> usize {
+        let mut passed = 0;
+        loop {
+            match self.step(&arrived[passed..]) {
+                Ok(Step::Pass(0)) => return passed,
+                Ok(Step::Pass(count)) => passed += count,
+                Ok(Step::Replace(count)) => {
+                    self.held.extend_from_slice(&arrived[passed + count..]);
+                    return passed;
+                }
+                Ok(Step::Wait) => {
+                    self.held.extend_from_slice(&arrived[passed..]);
+                    return passed;
+                }
+                Err(Flood) => {
+                    self.cut_off();
+                    return passed;
+                }
+            }
+        }
+    }
+
+    /// Goes on with what is held.
+    fn go_on(&mut self) {
+        let mut held = std::mem::take(&mut self.held);
+        loop {
+            match self.step(&held) {
+                Ok(Step::Pass(0)) => return,
+                Ok(Step::Pass(count)) => {
+                    self.ready.extend_from_slice(&held[..count]);
+                    held.advance(count);
+                }
+                Ok(Step::Replace(count)) => held.advance(count),
+                Ok(Step::Wait) => {
+                    self.held = held;
+                    return;
+                }
+                Err(Flood) => return self.cut_off(),
+            }
+        }
+    }
+
+    /// Has h2 end the connection with ENHANCE_YOUR_CALM, by frames for which it does that; what it says of the last
+    /// stream is right. Nothing more of what arrives is for h2.
+    fn cut_off(&mut self) {
+        self.is_cut_off = true;
+        let header = Header { length: 0, kind: kind::HEADERS, flags: 0, stream: 1 };
+        header.write(&mut self.ready);
+        for _ in 0..FAR_TOO_MANY {
+            Header { kind: kind::CONTINUATION, ..header }.write(&mut self.ready);
+        }
+    }
+
+    /// What becomes of the first thing in `bytes`, which is what is left of a frame, or a frame.
+    fn step(&mut self, bytes: &[u8]) -> Result<Step, Flood> {
+        if self.skip > 0 || bytes.is_empty() {
+            let count = self.skip.min(bytes.len());
+            self.skip -= count;
+            return Ok(Step::Pass(count));
+        }
+        let Some(header) = Header::read(bytes) else { return Ok(Step::Wait) };
+        let is_of_block = header.kind == kind::HEADERS || self.partial.is_some();
+        if is_of_block && self.scanner.is_some() && header.length <= LONGEST {
+            let Some(payload) = bytes.get(HEADER..HEADER + header.length) else { return Ok(Step::Wait) };
+            self.note(&header)?;
+            return self.block(&header, payload);
+        }
+        self.note(&header)?;
+        self.skip = header.length;
+        Ok(Step::Pass(HEADER))
+    }
+
+    fn note(&mut self, header: &Header) -> Result<(), Flood> {
+        self.budget.as_mut().map_or(Ok(()), |budget| budget.note_frame(header))
+    }
+
+    /// A frame of a header block, or one that must not be within a block.
+    fn block(&mut self, header: &Header, payload: &[u8]) -> Result<Step, Flood> {
+        let whole = HEADER + header.length;
+        match self.partial.take() {
+            None => {
+                let Some((block, is_malformed)) = block_of(header, payload) else { return Ok(self.give_up(whole)) };
+                if !header.has(flag::END_HEADERS) {
+                    let (stream, end_stream) = (header.stream, header.flags & flag::END_STREAM);
+                    let block = block.to_vec();
+                    self.partial =
+                        Some(Box::new(Partial { stream, end_stream, is_malformed, continuations: 0, block }));
+                    return Ok(Step::Replace(whole));
+                }
+                let Some(scanned) = self.scan(block, is_malformed)? else { return Ok(Step::Pass(whole)) };
+                let Some(replacement) = scanned.replacement else { return Ok(Step::Pass(whole)) };
+                self.write(header.stream, header.flags & flag::END_STREAM, flag::END_HEADERS, &replacement);
+                Ok(Step::Replace(whole))
+            }
+            Some(mut partial) if header.kind == kind::CONTINUATION && header.stream == partial.stream => {
+                partial.continuations += 1;
+                if partial.continuations > self.limits.continuations {
+                    return Err(Flood);
+                }
+                partial.block.extend_from_slice(payload);
+                if !header.has(flag::END_HEADERS) {
+                    self.partial = Some(partial);
+                    return Ok(Step::Replace(whole));
+                }
+                let Partial { stream, end_stream, is_malformed, block, .. } = *partial;
+                let replacement = self.scan(&block, is_malformed)?.and_then(|scanned| scanned.replacement);
+                self.write(stream, end_stream, flag::END_HEADERS, &replacement.unwrap_or(block));
+                Ok(Step::Replace(whole))
+            }
+            // h2 ends the connection for it.
+            Some(partial) => {
+                self.write(partial.stream, partial.end_stream, 0, &partial.block);
+                Ok(self.give_up(whole))
+            }
+        }
+    }
+
+    /// What there is to know of a block; `None` if it can't be decoded.
+    fn scan(&mut self, block: &[u8], is_malformed: bool) -> Result<Option<Scanned>, Flood> {
+        let Some(scanner) = &mut self.scanner else { return Ok(None) };
+        let Ok(scanned) = scanner.scan(block, is_malformed) else {
+            self.scanner = None;
+            return Ok(None);
+        };
+        if (scanned.size >= self.limits.bytes || scanned.fields > self.limits.fields)
+            && let Some(budget) = &mut self.budget
+        {
+            budget.note_large_list(scanned.size)?;
+        }
+        Ok(Some(scanned))
+    }
+
+    /// What follows is not looked at: h2 ends the connection.
+    fn give_up(&mut self, count: usize) -> Step {
+        self.scanner = None;
+        Step::Pass(count)
+    }
+
+    /// Writes a block in as many frames as it takes, the last of them with these flags.
+    fn write(&mut self, stream: u32, end_stream: u8, last: u8, block: &[u8]) {
+        let frames = block.len().div_ceil(LONGEST).max(1);
+        for frame in 0..frames {
+            let payload = &block[frame * LONGEST..block.len().min((frame + 1) * LONGEST)];
+            let (kind, flags) = if frame == 0 { (kind::HEADERS, end_stream) } else { (kind::CONTINUATION, 0) };
+            let flags = if frame + 1 == frames { flags | last } else { flags };
+            Header { length: payload.len(), kind, flags, stream }.write(&mut self.ready);
+            self.ready.extend_from_slice(payload);
+        }
+    }
+}
+
+/// The part of a block in a HEADERS frame, and whether the frame makes the message malformed; `None` if h2 ends the
+/// connection for it.
+fn block_of<'a>(header: &Header, mut payload: &'a [u8]) -> Option<(&'a [u8], bool)> {
+    if header.kind != kind::HEADERS || header.stream == 0 {
+        return None;
+    }
+    let mut padding = 0;
+    if header.has(flag::PADDED) {
+        let (length, rest) = payload.split_first()?;
+        (padding, payload) = (usize::from(*length), rest);
+    }
+    let mut is_malformed = false;
+    if header.has(flag::PRIORITY) {
+        let (dependency, rest) = payload.split_first_chunk::<5>()?;
+        let [first, second, third, fourth, _weight] = *dependency;
+        // h2 does not decode the block of a stream that depends on itself, so its dynamic table would be wrong.
+        is_malformed = u32::from_be_bytes([first & 0x7f, second, third, fourth]) == header.stream;
+        payload = rest;
+    }
+    let block = payload.get(..payload.len().checked_sub(padding)?)?;
+    Some((block, is_malformed))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! Header blocks (RFC 7541), looked at without being decoded.
+//!
+//! A [`Scanner`] stands for h2's decoder: it takes the blocks of a connection in order, refuses those that h2 refuses as
+//! compression errors, and knows of each field how long it is and whether h2 will take it. Of the dynamic table it keeps
+//! the lengths only.
+
+mod judge;
+mod table;
+
+use self::judge::{Kind, Verdict};
+use self::table::{Field, Table};
+use super::huffman::{self, Measured, OCTETS};
+
+/// What makes a message malformed (RFC 9113 section 8.3) and leaves the dynamic table alone: twice the entry
+/// `:method: GET`.
+const MALFORMED: [u8; 2] = [0x82, 0x82];
+
+/// Of a block that is no longer than this, the literals that go into no table are not measured: what they are said to
+/// be is no more than 0.6 times as much from what they are.
+const SHORT: usize = 4096;
+
+/// How literals are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measure {
+    Exactly,
+    /// By their length in the block, if that they are valid is seen without decoding them.
+    Roughly,
+}
+
+/// The block can't be decoded, and no block after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompressionError;
+
+/// What there is to know of a block.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// The size of the header list (RFC 9113 section 10.5.1); of short blocks it may be somewhat wrong.
+    pub size: usize,
+    pub fields: usize,
+    /// The block that h2 is given instead, if there are fields that it does not take.
+    pub replacement: Option<Vec<u8>>,
+}
+
+/// What is known of the blocks so far.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    table: Table,
+}
+
+impl Scanner {
+    /// Takes the next block; one that is malformed for other reasons than its fields is replaced in any case.
+    pub fn scan(&mut self, block: &[u8], is_malformed: bool) -> Result<Scanned, CompressionError> {
+        let mut reader = Reader { block, at: 0 };
+        let mut scanned = Scanned { replacement: is_malformed.then(Vec::new), ..Scanned::default() };
+        let measure = if block.len() > SHORT { Measure::Exactly } else { Measure::Roughly };
+        let mut may_resize = true;
+        while let Some(&first) = block.get(reader.at) {
+            let start = reader.at;
+            let size = match first {
+                0x80.. => {
+                    let entry = self.table.at(reader.integer(7)?).ok_or(CompressionError)?;
+                    if entry.is_bad() {
+                        scanned.replace(&block[..start]);
+                    }
+                    entry.size()
+                }
+                0x40.. => {
+                    let literal = self.literal(&mut reader, 6, Measure::Exactly)?;
+                    match literal.verdict {
+                        Verdict::Valid => scanned.keep(&block[start..reader.at]),
+                        _ => literal.insert_instead(&block[..literal.value_at], start, &mut scanned)?,
+                    }
+                    self.table.insert(literal.field);
+                    literal.field.size()
+                }
+                0x20.. => {
+                    if !may_resize || !self.table.resize(reader.integer(5)?) {
+                        return Err(CompressionError);
+                    }
+                    scanned.keep(&block[start..reader.at]);
+                    continue;
+                }
+                _ => {
+                    let literal = self.literal(&mut reader, 4, measure)?;
+                    if literal.verdict != Verdict::Valid {
+                        scanned.replace(&block[..start]);
+                    }
+                    literal.field.size()
+                }
+            };
+            may_resize = false;
+            scanned.size += size;
+            scanned.fields += 1;
+        }
+        if let Some(replacement) = &mut scanned.replacement {
+            replacement.extend(MALFORMED);
+        }
+        Ok(scanned)
+    }
+
+    fn literal(&self, reader: &mut Reader, prefix: u32, measure: Measure) -> Result<Literal, CompressionError> {
+        let (name, kind) = match reader.integer(prefix)? {
+            0 => {
+                let name = reader.string()?;
+                (name.measured.length, Kind::of(name))
+            }
+            index => {
+                let entry = self.table.at(index).ok_or(CompressionError)?;
+                (entry.name(), entry.kind())
+            }
+        };
+        let value_at = reader.at;
+        let (bytes, is_coded) = reader.raw_string()?;
+        if is_coded && measure == Measure::Roughly && kind.takes_text() && huffman::has_only_short_codes(bytes) {
+            let field = Field { name, value: bytes.len(), kind, has_bad_value: false };
+            return Ok(Literal { field, value_at, verdict: Verdict::Valid });
+        }
+        let value = Text::new(bytes, is_coded)?;
+        let verdict = Verdict::of(kind, value);
+        let field = Field {
+            name,
+            value: value.measured.length,
+            kind: if verdict == Verdict::Bad { Kind::Bad } else { kind },
+            has_bad_value: verdict == Verdict::BadValue,
+        };
+        Ok(Literal { field, value_at, verdict })
+    }
+}
+
+impl Literal {
+    /// Has h2 put an entry of the same length into its table, where it does not take this one.
+    fn insert_instead(&self, before: &[u8], start: usize, scanned: &mut Scanned) -> Result<(), CompressionError> {
+        let Field { name, value, .. } = self.field;
+        let replacement = scanned.replace(&before[..start]);
+        if self.verdict == Verdict::BadValue {
+            // The name may be referred to by fields that are valid.
+            replacement.extend(&before[start..]);
+            string_of_zeros(replacement, value);
+        } else {
+            // A name of h2's has one octet at least, so nothing stands for an entry that is all empty; and 65,535 at most,
+            // but no table has room for an entry of that length.
+            let valid_name = name.clamp(1, 0xffff);
+            let rest = (name + value).checked_sub(valid_name).ok_or(CompressionError)?;
+            replacement.push(0x40);
+            string_of_zeros(replacement, valid_name);
+            string_of_zeros(replacement, rest);
+        }
+        Ok(())
+    }
+}
+
+impl Scanned {
+    /// The replacement; begun, if it is not, with what the block before this field does to the dynamic table.
+    fn replace(&mut self, before: &[u8]) -> &mut Vec<u8> {
+        self.replacement.get_or_insert_with(|| insertions(before))
+    }
+
+    fn keep(&mut self, representation: &[u8]) {
+        if let Some(replacement) = &mut self.replacement {
+            replacement.extend(representation);
+        }
+    }
+}
+
+/// Of a sound beginning of a block, what changes the dynamic table.
+fn insertions(block: &[u8]) -> Vec<u8> {
+    let (mut reader, mut kept) = (Reader { block, at: 0 }, Vec::new());
+    while let Some(&first) = block.get(reader.at) {
+        let start = reader.at;
+        let is_read = match first {
+            0x80.. => reader.integer(7),
+            0x40.. => reader.skip_literal(6),
+            0x20.. => reader.integer(5),
+            _ => reader.skip_literal(4),
+        };
+        if is_read.is_err() {
+            break;
+        }
+        if (0x20..0x80).contains(&first) {
+            kept.extend(&block[start..reader.at]);
+        }
+    }
+    kept
+}
+
+/// A field that is not in a table, or not whole.
+struct Literal {
+    field: Field,
+    /// Where the value's string begins.
+    value_at: usize,
+    verdict: Verdict,
+}
+
+/// A string as it is in the block.
+#[derive(Clone, Copy)]
+struct Text<'a> {
+    bytes: &'a [u8],
+    is_coded: bool,
+    measured: Measured,
+}
+
+impl<'a> Text<'a> {
+    fn new(bytes: &'a [u8], is_coded: bool) -> Result<Self, CompressionError> {
+        let measured = match is_coded {
+            true => huffman::measure(bytes).ok_or(CompressionError)?,
+            false => {
+                let seen = bytes.iter().fold(0, |seen, octet| seen | OCTETS[usize::from(*octet)]);
+                Measured { length: bytes.len(), seen }
+            }
+        };
+        Ok(Self { bytes, is_coded, measured })
+    }
+
+    fn decoded(&self) -> Vec<u8> {
+        match self.is_coded {
+            true => huffman::decode(self.bytes).unwrap_or_default(),
+            false => self.bytes.to_vec(),
+        }
+    }
+}
+
+/// Appends a string of so many zeros, which is valid as any name or value.
+fn string_of_zeros(block: &mut Vec<u8>, count: usize) {
+    let (flag, most) = (0x80, 0x7f);
+    let mut rest = (5 * count).div_ceil(8);
+    if rest < most {
+        block.push(flag | rest as u8);
+    } else {
+        block.push(flag | most as u8);
+        rest -= most;
+        while rest >= 0x80 {
+            block.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        block.push(rest as u8);
+    }
+    huffman::zeros(block, count);
+}
+
+/// Reads a block that must not end within a field.
+struct Reader<'a> {
+    block: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> Result<u8, CompressionError> {
+        let byte = *self.block.get(self.at).ok_or(CompressionError)?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    /// A number whose first `prefix` bits share a byte with flags (RFC 7541 section 5.1), of five bytes at most.
+    #[inline]
+    fn integer(&mut self, prefix: u32) -> Result<usize, CompressionError> {
+        let most = (1 << prefix) - 1;
+        let number = usize::from(self.byte()?) & most;
+        if number < most { Ok(number) } else { self.long_integer(number) }
+    }
+
+    fn long_integer(&mut self, mut number: usize) -> Result<usize, CompressionError> {
+        for shift in [0, 7, 14, 21] {
+            let byte = self.byte()?;
+            number += usize::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(CompressionError)
+    }
+
+    fn string(&mut self) -> Result<Text<'a>, CompressionError> {
+        let (bytes, is_coded) = self.raw_string()?;
+        Text::new(bytes, is_coded)
+    }
+
+    #[inline]
+    fn raw_string(&mut self) -> Result<(&'a [u8], bool), CompressionError> {
+        let is_coded = self.block.get(self.at).is_some_and(|first| *first >= 0x80);
+        let length = self.integer(7)?;
+        let bytes = self.block[self.at..].get(..length).ok_or(CompressionError)?;
+        self.at += length;
+        Ok((bytes, is_coded))
+    }
+
+    fn skip_literal(&mut self, prefix: u32) -> Result<usize, CompressionError> {
+        if self.integer(prefix)? == 0 {
+            self.raw_string()?;
+        }
+        self.raw_string().map(|(bytes, _)| bytes.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;

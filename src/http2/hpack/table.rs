@@ -1,0 +1,201 @@
+//! The static and the dynamic table (RFC 7541 section 2.3), as far as lengths go.
+
+use std::collections::VecDeque;
+
+use super::judge::Kind;
+
+/// What the dynamic table may take, as long as SETTINGS do not say otherwise.
+const MOST: usize = 4096;
+/// What an entry takes beside its octets.
+const OVERHEAD: usize = 32;
+
+/// A field, by the lengths of its name and its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    pub name: usize,
+    pub value: usize,
+    pub kind: Kind,
+    pub has_bad_value: bool,
+}
+
+impl Field {
+    /// As the dynamic table and header lists count it.
+    pub fn size(&self) -> usize {
+        self.name + self.value + OVERHEAD
+    }
+}
+
+/// A field in a table: sizes below 8192 in 13 bits, lengths of names in 13, kinds in 3, and whether it is bad as a whole.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry(u32);
+
+const BITS: u32 = 13;
+const MASK: u32 = (1 << BITS) - 1;
+const IS_BAD: u32 = 1 << 31;
+
+impl Entry {
+    const fn new(name: u32, value: u32, kind: Kind, is_bad: bool) -> Self {
+        let size = name + value + OVERHEAD as u32;
+        Self(size | name << BITS | (kind as u32) << (2 * BITS) | if is_bad { IS_BAD } else { 0 })
+    }
+
+    pub fn size(self) -> usize {
+        (self.0 & MASK) as usize
+    }
+
+    pub fn name(self) -> usize {
+        (self.0 >> BITS & MASK) as usize
+    }
+
+    pub fn kind(self) -> Kind {
+        match self.0 >> (2 * BITS) & 7 {
+            0 => Kind::Regular,
+            1 => Kind::Text,
+            2 => Kind::Method,
+            3 => Kind::Status,
+            _ => Kind::Bad,
+        }
+    }
+
+    /// h2 does not take it.
+    pub fn is_bad(self) -> bool {
+        self.0 & IS_BAD != 0
+    }
+}
+
+#[derive(Debug)]
+pub struct Table {
+    /// The newest first.
+    entries: VecDeque<Entry>,
+    size: usize,
+    most: usize,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), size: 0, most: MOST }
+    }
+}
+
+impl Table {
+    /// An entry of the static table, counted from 1, or of the dynamic one behind it.
+    #[inline]
+    pub fn at(&self, index: usize) -> Option<Entry> {
+        match index.checked_sub(1 + STATIC.len()) {
+            Some(index) => self.entries.get(index).copied(),
+            None => STATIC.get(index.wrapping_sub(1)).copied(),
+        }
+    }
+
+    pub fn insert(&mut self, field: Field) {
+        self.shrink(self.most.checked_sub(field.size()));
+        // One that is longer than the whole table has emptied it, and is not in it (RFC 7541 section 4.4).
+        if field.size() <= self.most {
+            let is_bad = field.kind == Kind::Bad || field.has_bad_value;
+            self.size += field.size();
+            self.entries.push_front(Entry::new(field.name as u32, field.value as u32, field.kind, is_bad));
+        }
+    }
+
+    /// What the peer's encoder says; whether it may.
+    pub fn resize(&mut self, most: usize) -> bool {
+        self.most = most;
+        self.shrink(Some(most));
+        most <= MOST
+    }
+
+    /// Evicts entries until the table is so small; all of them for `None`.
+    fn shrink(&mut self, most: Option<usize>) {
+        while most.is_none_or(|most| self.size > most) {
+            let Some(oldest) = self.entries.pop_back() else { return };
+            self.size -= oldest.size();
+        }
+    }
+
+    #[cfg(test)]
+    pub fn sizes(&self) -> Vec<usize> {
+        self.entries.iter().map(|entry| entry.size()).collect()
+    }
+}
+
+/// RFC 7541 appendix A.
+static STATIC: [Entry; 61] = {
+    let mut entries = [Entry(0); 61];
+    let mut index = 0;
+    while index < entries.len() {
+        let (name, value) = NAMES[index];
+        let kind = match index {
+            0 | 3..=6 => Kind::Text,
+            1 | 2 => Kind::Method,
+            7..=13 => Kind::Status,
+            _ => Kind::Regular,
+        };
+        entries[index] = Entry::new(name.len() as u32, value.len() as u32, kind, false);
+        index += 1;
+    }
+    entries
+};
+
+pub(super) const NAMES: [(&str, &str); 61] = [
+    (":authority", ""),
+    (":method", "GET"),
+    (":method", "POST"),
+    (":path", "/"),
+    (":path", "/index.html"),
+    (":scheme", "http"),
+    (":scheme", "https"),
+    (":status", "200"),
+    (":status", "204"),
+    (":status", "206"),
+    (":status", "304"),
+    (":status", "400"),
+    (":status", "404"),
+    (":status", "500"),
+    ("accept-charset", ""),
+    ("accept-encoding", "gzip, deflate"),
+    ("accept-language", ""),
+    ("accept-ranges", ""),
+    ("accept", ""),
+    ("access-control-allow-origin", ""),
+    ("age", ""),
+    ("allow", ""),
+    ("authorization", ""),
+    ("cache-control", ""),
+    ("content-disposition", ""),
+    ("content-encoding", ""),
+    ("content-language", ""),
+    ("content-length", ""),
+    ("content-location", ""),
+    ("content-range", ""),
+    ("content-type", ""),
+    ("cookie", ""),
+    ("date", ""),
+    ("etag", ""),
+    ("expect", ""),
+    ("expires", ""),
+    ("from", ""),
+    ("host", ""),
+    ("if-match", ""),
+    ("if-modified-since", ""),
+    ("if-none-match", ""),
+    ("if-range", ""),
+    ("if-unmodified-since", ""),
+    ("last-modified", ""),
+    ("link", ""),
+    ("location", ""),
+    ("max-forwards", ""),
+    ("proxy-authenticate", ""),
+    ("proxy-authorization", ""),
+    ("range", ""),
+    ("referer", ""),
+    ("refresh", ""),
+    ("retry-after", ""),
+    ("server", ""),
+    ("set-cookie", ""),
+    ("strict-transport-security", ""),
+    ("transfer-encoding", ""),
+    ("user-agent", ""),
+    ("vary", ""),
+    ("via", ""),
+    ("www-authenticate", ""),
+];
