@@ -20,6 +20,7 @@ mod huffman;
 mod io;
 
 use self::budget::Budget;
+pub use self::budget::Requests;
 pub use self::filter::Limits;
 pub use self::io::FilteredIo;
 

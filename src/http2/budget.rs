@@ -5,6 +5,8 @@
 //! are too large as often as they come, which takes ten times the work of sending them. Each of these has a price.
 //! Frames that carry something, writes, and time earn the right to more.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::filter::{Flood, Header, kind};
@@ -19,15 +21,25 @@ const A_WRITE: f64 = 4.0;
 /// What a header list over the limits costs, by its size: 1 MB of them at once, then 25 kB a second.
 const A_BYTE: f64 = 1.0 / 512.0;
 
+/// What the connection's server and its budget tell each other.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// Streams that are being served.
+    pub open: Cell<usize>,
+    /// The connection is to end once they are.
+    pub are_last: Cell<bool>,
+}
+
 #[derive(Debug)]
 pub struct Budget {
     credit: f64,
     since: Instant,
+    requests: Rc<Requests>,
 }
 
 impl Budget {
-    pub fn new(now: Instant) -> Self {
-        Self { credit: MOST, since: now }
+    pub fn new(now: Instant, requests: Rc<Requests>) -> Self {
+        Self { credit: MOST, since: now, requests }
     }
 
     pub fn note_time(&mut self, now: Instant) {
@@ -47,8 +59,14 @@ impl Budget {
         Ok(())
     }
 
+    /// Behind an ingress, the requests that are being served may be those of others: they may finish. A client that goes
+    /// on meanwhile is cut off all the same.
     pub(super) fn note_large_list(&mut self, size: usize) -> Result<(), Flood> {
-        self.pay(size as f64 * A_BYTE)
+        let price = size as f64 * A_BYTE;
+        if self.credit < price && self.requests.open.get() > 0 && !self.requests.are_last.replace(true) {
+            self.credit = MOST;
+        }
+        self.pay(price)
     }
 
     fn earn(&mut self, credit: f64) {
@@ -79,7 +97,7 @@ mod tests {
     #[test]
     fn frames_for_nothing_are_bounded() {
         let now = Instant::now();
-        let mut budget = Budget::new(now);
+        let mut budget = Budget::new(now, Rc::default());
         assert_eq!(passed(&mut budget, kind::PING, 8, 10_000), MOST as usize);
         budget.note_time(now + Duration::from_secs(1));
         assert_eq!(passed(&mut budget, kind::PING, 8, 10_000), A_SECOND as usize);
@@ -91,11 +109,15 @@ mod tests {
 
     #[test]
     fn large_lists_are_bounded_and_other_requests_earn_few() {
-        let mut budget = Budget::new(Instant::now());
+        let mut budget = Budget::new(Instant::now(), Rc::default());
         let passed_lists =
             |budget: &mut Budget| (0..100).take_while(|_| budget.note_large_list(1 << 17).is_ok()).count();
         assert_eq!(passed_lists(&mut budget), 7);
         assert_eq!(passed(&mut budget, kind::HEADERS, 10, 100), 100);
         assert_eq!(passed_lists(&mut budget), 1);
+        assert!(!budget.requests.are_last.get());
+        budget.requests.open.set(1);
+        assert_eq!(passed_lists(&mut budget), 7, "until those that are being served have finished");
+        assert!(budget.requests.are_last.get());
     }
 }

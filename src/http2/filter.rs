@@ -71,7 +71,7 @@ impl Header {
 
 /// What becomes of what has arrived.
 enum Step {
-    /// So many bytes pass as they are.
+    /// So many bytes pass as they are, and nothing was written to `ready`: that would come after them.
     Pass(usize),
     /// So many bytes are taken, and what stands for them is in `ready`.
     Replace(usize),
@@ -219,7 +219,10 @@ impl Filter {
         let whole = HEADER + header.length;
         match self.partial.take() {
             None => {
-                let Some((block, is_malformed)) = block_of(header, payload) else { return Ok(self.give_up(whole)) };
+                let Some((block, is_malformed)) = block_of(header, payload) else {
+                    self.scanner = None;
+                    return Ok(Step::Pass(whole));
+                };
                 if !header.has(flag::END_HEADERS) {
                     let (stream, end_stream) = (header.stream, header.flags & flag::END_STREAM);
                     let block = block.to_vec();
@@ -250,7 +253,10 @@ impl Filter {
             // h2 ends the connection for it.
             Some(partial) => {
                 self.write(partial.stream, partial.end_stream, 0, &partial.block);
-                Ok(self.give_up(whole))
+                header.write(&mut self.ready);
+                self.ready.extend_from_slice(payload);
+                self.scanner = None;
+                Ok(Step::Replace(whole))
             }
         }
     }
@@ -268,12 +274,6 @@ impl Filter {
             budget.note_large_list(scanned.size)?;
         }
         Ok(Some(scanned))
-    }
-
-    /// What follows is not looked at: h2 ends the connection.
-    fn give_up(&mut self, count: usize) -> Step {
-        self.scanner = None;
-        Step::Pass(count)
     }
 
     /// Writes a block in as many frames as it takes, the last of them with these flags.

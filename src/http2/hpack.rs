@@ -15,8 +15,8 @@ use super::huffman::{self, Measured, OCTETS};
 /// `:method: GET`.
 const MALFORMED: [u8; 2] = [0x82, 0x82];
 
-/// Of a block that is no longer than this, the literals that go into no table are not measured: what they are said to
-/// be is no more than 0.6 times as much from what they are.
+/// In a block that is no longer than this, a literal that goes into no table is taken to be as long as its code. That is
+/// wrong by 0.6 of its length at most, and saves half of the time.
 const SHORT: usize = 4096;
 
 /// How literals are measured.

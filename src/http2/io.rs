@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::filter::{Filter, Limits};
-use super::{Budget, PREFACE};
+use super::{Budget, PREFACE, Requests};
 
 /// A connection of which something may have been read.
 pub struct FilteredIo<S> {
@@ -21,8 +22,8 @@ pub struct FilteredIo<S> {
 
 impl<S> FilteredIo<S> {
     /// A connection with a client, which begins with the preface.
-    pub fn with_client(stream: S, unread: BytesMut, limits: Limits) -> Self {
-        let filter = Filter::new(limits, Some(Budget::new(Instant::now())), PREFACE.len());
+    pub fn with_client(stream: S, unread: BytesMut, limits: Limits, requests: Rc<Requests>) -> Self {
+        let filter = Filter::new(limits, Some(Budget::new(Instant::now(), requests)), PREFACE.len());
         Self { stream, unread, filter }
     }
 

@@ -30,7 +30,7 @@ use crate::headers;
 use crate::http1::head::{HeadError, Request};
 use crate::http1::trailers;
 use crate::http1::wire::Wire;
-use crate::http2::{self, FilteredIo};
+use crate::http2::{self, FilteredIo, Requests};
 use crate::patience::{Patience, StreamClock};
 use crate::stream::Stream;
 
@@ -68,7 +68,8 @@ tokio::task_local! {
 pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, deadline: Deadline) {
     let patience = gateway.patience.clone();
     deadline.set(patience.get().head.min(patience.get().idle));
-    let activity = Rc::new(Activity { open: Cell::new(0), closing: Cell::new(false), deadline, patience });
+    let requests = Rc::new(Requests::default());
+    let activity = Rc::new(Activity { requests: requests.clone(), closing: Cell::new(false), deadline, patience });
     let (client, late) = (Rc::new(client), Rc::new(Late::new(gateway.deadlines.register())));
     let service = service_fn(|request: http::Request<Incoming>| {
         gateway.keep_up();
@@ -77,7 +78,7 @@ pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, de
         async move { Ok::<_, Infallible>(answer(&gateway, &client, request, stream).await) }
     });
     let streams = Streams { deadlines: gateway.deadlines.clone(), activity: activity.clone() };
-    let io = TokioIo::new(FilteredIo::with_client(wire.stream, wire.unread, LISTS));
+    let io = TokioIo::new(FilteredIo::with_client(wire.stream, wire.unread, LISTS, requests.clone()));
     let mut connection = pin!(builder(streams).serve_connection(io, service));
     let served = poll_fn(|cx| {
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
@@ -89,7 +90,7 @@ pub async fn serve(gateway: &Rc<Gateway>, wire: Wire<Stream>, client: Client, de
         if expired && closing {
             return Poll::Ready(Ok(()));
         }
-        if !closing && (expired || gateway.is_draining()) {
+        if !closing && (expired || gateway.is_draining() || requests.are_last.get()) {
             activity.closing.set(true);
             activity.look();
             connection.as_mut().graceful_shutdown();
@@ -150,8 +151,8 @@ async fn answer(
 
 /// What goes on on a connection, and how long it may.
 struct Activity {
-    /// Streams whose answers are not complete.
-    open: Cell<usize>,
+    /// Streams whose answers are not complete are open.
+    requests: Rc<Requests>,
     /// No other is begun.
     closing: Cell<bool>,
     deadline: Deadline,
@@ -160,14 +161,14 @@ struct Activity {
 
 impl Activity {
     fn begin(self: &Rc<Self>) -> OpenStream {
-        self.open.set(self.open.get() + 1);
+        self.requests.open.set(self.requests.open.get() + 1);
         self.look();
         OpenStream(self.clone())
     }
 
     /// Streams have clocks of their own; the connection's is for the time without any.
     fn look(&self) {
-        match (self.open.get(), self.closing.get()) {
+        match (self.requests.open.get(), self.closing.get()) {
             (0, true) => self.deadline.set(LINGER),
             (0, false) => self.deadline.set(self.patience.get().idle),
             _ => self.deadline.unset(),
@@ -180,7 +181,8 @@ struct OpenStream(Rc<Activity>);
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
+        let open = &self.0.requests.open;
+        open.set(open.get() - 1);
         self.0.look();
     }
 }

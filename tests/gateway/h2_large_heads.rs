@@ -1,9 +1,10 @@
 //! Heads that are too large or never end (cases 16, 43 and 44): refused, as a stream or with the connection, while memory
 //! stays flat and another client is served.
 
-use crate::support::{Code, Frame, Gateway, H2, RawH2, StreamEnd, flood, indexed_literal};
+use crate::support::{Code, Frame, Gate, Gateway, H2, Last, RawH2, StreamEnd, Worker, flood, indexed_literal};
 use flood::{endure, head, holding, is_cut_off};
 use std::io;
+use std::time::Duration;
 
 // Case 43, CVE-2024-27316: a head that never ends, in frames that are full.
 #[test]
@@ -119,6 +120,36 @@ fn large_heads_again_and_again_end_their_connection() {
     large_heads_end_their_connection(&bomb);
     // Within the limit of bytes, but not within that of fields.
     large_heads_end_their_connection(&block((0..1_500).map(|i| (format!("x{i}"), String::new()))));
+}
+
+// What is being served may be other users' of an ingress.
+#[test]
+fn large_heads_end_their_connection_when_the_others_have_finished() {
+    let gate = Gate::new();
+    let wait = gate.clone();
+    let worker = Worker::new(move |request, conn| {
+        if request.target == "/held" {
+            wait.wait();
+        }
+        conn.answer(200, request.target.as_str());
+    });
+    let gateway = Gateway::before(&worker);
+    let mut client = H2::connect(&gateway);
+    let held = client.start("GET", "/held", &[], Last::Yes);
+    assert_eq!(worker.wait_for_request().target, "/held");
+    let block = block((0..4_096).map(|i| (format!("x{i}"), String::new())));
+    let mut streams = (3..100).step_by(2);
+    while client.goaway().is_none() {
+        let stream = streams.next().expect("the connection ends");
+        for frame in in_frames(stream, &block) {
+            client.raw.send(&frame);
+        }
+        client.wait_for_raw(stream).assert_refused(&[431]);
+    }
+    gate.open();
+    assert_eq!(client.wait(held).text(), "/held");
+    assert!(client.ends_within(Duration::from_secs(5)));
+    assert_eq!(client.goaway().map(|(_, code)| code), Some(Code::NO_ERROR));
 }
 
 // One user of an ingress that sends too many cookies is no flood.

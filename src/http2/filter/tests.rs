@@ -1,4 +1,5 @@
 use fastrand::Rng;
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::*;
@@ -12,7 +13,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 fn filter() -> Filter {
-    Filter::new(LIMITS, Some(Budget::new(Instant::now())), 0)
+    Filter::new(LIMITS, Some(Budget::new(Instant::now(), Rc::default())), 0)
 }
 
 /// What h2 reads, when this arrives in pieces.
@@ -125,6 +126,7 @@ fn how_it_arrives_makes_no_difference() {
             rest = after;
         }
         assert_eq!(read(&mut filter(), pieces), at_once);
+        assert_eq!(read(&mut filter(), &frames), at_once);
     }
 }
 
@@ -185,5 +187,8 @@ fn what_h2_ends_the_connection_for_reaches_it() {
     ] {
         assert_eq!(read(&mut filter(), [&bad]), bad);
         assert_eq!(read(&mut filter(), bad.chunks(1)), bad);
+        for cut in 0..bad.len().min(100) {
+            assert_eq!(read(&mut filter(), [&bad[..cut], &bad[cut..]]), bad, "{cut}");
+        }
     }
 }
