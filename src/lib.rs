@@ -39,10 +39,10 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | leaves | [`config`], [`deadline`], [`headers`], [`http1`], [`http2`], [`metrics`], [`prompt`], [`rate`], [`stream`], [`tls`] |
-//! | | [`telemetry`], [`echo`], [`panics`], [`unix_socket`] |
+//! | leaves | [`config`], [`content_coding`], [`deadline`], [`headers`], [`http1`], [`http2`], [`metrics`], [`prompt`], [`rate`] |
+//! | | [`stream`], [`telemetry`], [`tls`], [`echo`], [`panics`], [`unix_socket`] |
 //! | on the leaves, not on each other | [`workers`], [`modules`], [`client`] and [`connection`], [`trace`], [`keys`] |
-//! | | [`access_log`], [`admission`], [`pressure`], [`routes`] |
+//! | | [`access_log`], [`admission`], [`model_name`], [`pressure`], [`routes`] |
 //! | what exists | [`snapshot`], [`registry`], [`fleet`] |
 //! | what is done with it | [`gateway`], [`admin`] |
 //! | threads and sockets | [`server`], [`shard`], [`listeners`], [`scrape`], [`reload`], [`app`], [`agent`] |
@@ -54,11 +54,13 @@
 pub mod access_log;
 pub mod admission;
 pub mod config;
+pub mod content_coding;
 pub mod deadline;
 pub mod headers;
 pub mod http1;
 pub mod http2;
 pub mod metrics;
+pub mod model_name;
 pub mod panics;
 pub mod patience;
 pub mod pressure;

@@ -1,0 +1,151 @@
+//! Content codings of a body (RFC 9110 section 8.4.1), to look at what is in it.
+//!
+//! A decoder needs 16 MiB of memory at most, whatever it is given. A few bytes can hold very many, and many can hold
+//! nothing: both are read step by step, and no step takes long.
+
+mod zstd;
+
+use std::io::{self, BufRead, ErrorKind, Read};
+
+use brotli_decompressor::Decompressor;
+use bytes::Bytes;
+use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use http::header::{self, HeaderMap, HeaderValue};
+
+use self::zstd::Zstd;
+
+/// The codings that are known here, as `Accept-Encoding` says them.
+pub const KNOWN: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
+
+/// Coded bytes that a step reads at most.
+const AT_ONCE: usize = 16 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+/// A coding that nobody here can undo, or more than one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownCoding;
+
+impl Coding {
+    /// What `Content-Encoding` says.
+    pub fn of(headers: &HeaderMap) -> Result<Option<Self>, UnknownCoding> {
+        let fields = headers.get_all(header::CONTENT_ENCODING).iter();
+        let names = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+        let mut found = None;
+        for name in names {
+            let coding = match name.to_ascii_lowercase().as_slice() {
+                b"" | b"identity" => continue,
+                b"gzip" | b"x-gzip" => Self::Gzip,
+                b"deflate" => Self::Deflate,
+                b"br" => Self::Brotli,
+                b"zstd" => Self::Zstd,
+                _ => return Err(UnknownCoding),
+            };
+            if found.replace(coding).is_some() {
+                return Err(UnknownCoding);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Decodes what the pieces hold together.
+    pub fn decoder<'a>(self, pieces: &'a [Bytes]) -> Decoder<'a> {
+        let pieces = Pieces { current: &[], rest: pieces, left: AT_ONCE };
+        Decoder(match self {
+            Self::Gzip => Box::new(MultiGzDecoder::new(pieces)),
+            Self::Deflate if pieces.begin_zlib() => Box::new(ZlibDecoder::new(pieces)),
+            // Some say `deflate` and mean it, without the wrapper that the standard asks for.
+            Self::Deflate => Box::new(DeflateDecoder::new(pieces)),
+            Self::Brotli => Box::new(Decompressor::new(pieces, AT_ONCE)),
+            Self::Zstd => Box::new(Zstd::new(pieces)),
+        })
+    }
+}
+
+/// See the module's documentation.
+pub struct Decoder<'a>(Box<dyn Read + 'a>);
+
+/// What a step of a decoder came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// So many bytes.
+    Bytes(usize),
+    /// Nothing yet.
+    Nothing,
+    End,
+    /// It is not what the coding says. There is no more.
+    Broken,
+}
+
+impl Decoder<'_> {
+    /// Decodes the next bytes, as many as fit.
+    pub fn step(&mut self, into: &mut [u8]) -> Step {
+        match self.0.read(into) {
+            Ok(0) => Step::End,
+            Ok(count) => Step::Bytes(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Step::Nothing,
+            Err(_) => Step::Broken,
+        }
+    }
+}
+
+/// The pieces of a body, one behind the other. After every [`AT_ONCE`] bytes it would block once, which ends a step.
+struct Pieces<'a> {
+    current: &'a [u8],
+    rest: &'a [Bytes],
+    /// Bytes until then.
+    left: usize,
+}
+
+impl Pieces<'_> {
+    /// The next bytes, up to as many as fit; they stay.
+    fn peek(&self, into: &mut [u8]) -> usize {
+        let all = self.current.iter().chain(self.rest.iter().flatten());
+        into.iter_mut().zip(all).map(|(into, byte)| *into = *byte).count()
+    }
+
+    /// Whether they look like the head of a zlib stream (RFC 1950 section 2.2).
+    fn begin_zlib(&self) -> bool {
+        let mut head = [0; 2];
+        self.peek(&mut head) == 2 && head[0] & 15 == 8 && u16::from_be_bytes(head) % 31 == 0
+    }
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let from = self.fill_buf()?;
+        let count = from.len().min(into.len());
+        into[..count].copy_from_slice(&from[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Pieces<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            self.left = AT_ONCE;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        while self.current.is_empty()
+            && let Some((next, rest)) = self.rest.split_first()
+        {
+            (self.current, self.rest) = (next, rest);
+        }
+        Ok(&self.current[..self.current.len().min(self.left)])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.current = &self.current[count..];
+        self.left -= count;
+    }
+}
+
+#[cfg(test)]
+mod tests;

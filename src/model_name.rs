@@ -1,0 +1,247 @@
+//! Which model a request names: the top-level member `model` of a JSON object, the field `model` of a form, or the
+//! parameter `model` of a query.
+//!
+//! The scanners take a body piece by piece, whatever the pieces are, keep none of it, and need the same memory for any
+//! body. They judge nothing but the name: a body that no worker would parse has some result, and the worker refuses it.
+//! Of several members with that name the last counts, as in the parsers of the workers (Python's `json`, Starlette's
+//! forms). A name that were taken from another one would send a request past the rules of its model's pool.
+
+mod form;
+mod json;
+mod multipart;
+mod value;
+
+use std::ops::Range;
+
+use http::header::{self, HeaderMap};
+use smallvec::SmallVec;
+
+use self::form::Form;
+use self::json::Json;
+use self::multipart::Multipart;
+use crate::headers::media_type;
+
+/// Bytes of the longest name that is read. It is longer than any path of a model's files.
+const LONGEST: usize = 4096;
+/// The longest boundary of a multipart body; RFC 2046 has 70.
+const LONGEST_BOUNDARY: usize = 256;
+/// Places of a name that are remembered.
+const MOST_PLACES: usize = 8;
+
+/// What a request says of its model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Model {
+    /// Nothing, or `null`.
+    #[default]
+    Unsaid,
+    Named(String),
+    /// It is not a string, or longer than any name.
+    NoName,
+}
+
+/// Where the bytes of a value are, counted from the first byte of the body or query. The quotes of a JSON string belong
+/// to it.
+pub type Place = Range<u64>;
+
+/// What a scanner has found so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    pub model: Model,
+    /// Of all strings that were found, in order. If there are very many, those in the middle are missing.
+    pub places: SmallVec<[Place; 1]>,
+    /// Values that were found, whatever they are.
+    pub count: u64,
+}
+
+impl Found {
+    fn add(&mut self, model: Model, place: Option<Place>) {
+        self.model = model;
+        self.count += 1;
+        let Some(place) = place else { return };
+        if self.places.len() == MOST_PLACES {
+            self.places.pop();
+        }
+        self.places.push(place);
+    }
+}
+
+/// How a body may name a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    /// What it says it is, or JSON, as `curl -d` sends it.
+    FormOrJson,
+    /// `multipart/form-data` with this boundary.
+    Multipart(Vec<u8>),
+}
+
+impl Format {
+    /// The format of a body with these fields, or `None` if it can't name a model or must not be read before it is sent
+    /// on. The client of a gRPC call may say nothing more before it is answered; so may others that don't announce how
+    /// much they are going to send, unless their type is known.
+    pub fn of(headers: &HeaderMap, is_length_known: bool) -> Option<Self> {
+        let Some(kind) = media_type(headers) else { return Some(Self::Json) };
+        let kind = kind.to_ascii_lowercase();
+        let starts_with = |starts: &[&str]| starts.iter().any(|start| kind.starts_with(start.as_bytes()));
+        match kind.as_slice() {
+            b"" | b"application/json" | b"text/plain" | b"text/json" => Some(Self::Json),
+            b"application/x-www-form-urlencoded" => Some(Self::FormOrJson),
+            b"multipart/form-data" => boundary(headers).map(Self::Multipart),
+            b"text/event-stream" => None,
+            _ if starts_with(&["application/grpc", "application/connect+", "multipart/"]) => None,
+            _ if starts_with(&["audio/", "video/", "image/"]) => None,
+            kind => (is_length_known || kind.ends_with(b"+json")).then_some(Self::Json),
+        }
+    }
+
+    pub fn scanner(&self) -> Scanner {
+        match self {
+            Self::Json => Scanner::Json(Json::default()),
+            Self::FormOrJson => Scanner::Unclear(0),
+            Self::Multipart(boundary) => Scanner::Multipart(Box::new(Multipart::new(boundary))),
+        }
+    }
+}
+
+fn boundary(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let (_, parameters) = split_once(headers.get(header::CONTENT_TYPE)?.as_bytes(), b';')?;
+    let boundary = multipart::parameter(parameters, b"boundary")?;
+    (1..=LONGEST_BOUNDARY).contains(&boundary.len()).then_some(boundary)
+}
+
+fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let at = memchr::memchr(at, text)?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
+/// Scans one body; see the module's documentation.
+#[derive(Debug)]
+pub enum Scanner {
+    Json(Json),
+    Form(Form),
+    Multipart(Box<Multipart>),
+    /// A form or JSON, behind so many bytes of white space.
+    Unclear(u64),
+}
+
+impl Scanner {
+    /// Takes the next bytes of the body.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        if let Self::Unclear(passed) = self {
+            let spaces = bytes.iter().take_while(|byte| is_space(**byte)).count();
+            let passed = *passed + spaces as u64;
+            bytes = &bytes[spaces..];
+            *self = match bytes.first() {
+                None => Self::Unclear(passed),
+                Some(b'{') => Self::Json(Json::behind(passed)),
+                Some(_) => Self::Form(Form::behind(passed)),
+            };
+        }
+        match self {
+            Self::Json(json) => json.push(bytes),
+            Self::Form(form) => form.push(bytes),
+            Self::Multipart(multipart) => multipart.push(bytes),
+            Self::Unclear(_) => {}
+        }
+    }
+
+    /// The body is at its end.
+    pub fn finish(&mut self) {
+        if let Self::Form(form) = self {
+            form.finish();
+        }
+    }
+
+    /// Whether nothing that follows can name a model.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Json(json) => json.is_done(),
+            Self::Multipart(multipart) => multipart.is_done(),
+            Self::Form(_) | Self::Unclear(_) => false,
+        }
+    }
+
+    /// Whether the body is a JSON object as far as it was read.
+    pub fn is_object(&self) -> bool {
+        matches!(self, Self::Json(json) if json.is_object())
+    }
+
+    pub fn found(&self) -> &Found {
+        static NOTHING: Found = Found { model: Model::Unsaid, places: SmallVec::new_const(), count: 0 };
+        match self {
+            Self::Json(json) => json.found(),
+            Self::Form(form) => form.found(),
+            Self::Multipart(multipart) => multipart.found(),
+            Self::Unclear(_) => &NOTHING,
+        }
+    }
+
+    /// Whether the last value ends only where the body does, so that it is not known before.
+    pub fn ends_with_body(&self) -> bool {
+        matches!(self, Self::Form(_))
+    }
+
+    /// How a name is written in place of those that were found.
+    pub fn spelling(&self) -> Spelling {
+        match self {
+            Self::Json(_) => Spelling::String,
+            Self::Form(_) | Self::Unclear(_) => Spelling::Escaped,
+            Self::Multipart(_) => Spelling::Plain,
+        }
+    }
+}
+
+/// How a name is written in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// As a JSON string.
+    String,
+    /// With escapes as in a form.
+    Escaped,
+    Plain,
+}
+
+impl Spelling {
+    pub fn of(self, name: &str) -> Vec<u8> {
+        match self {
+            Self::String => serde_json::Value::from(name).to_string().into_bytes(),
+            Self::Escaped => form::encoded(name),
+            Self::Plain => name.into(),
+        }
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// What a query names.
+pub fn in_query(query: &str) -> Found {
+    // Almost no query does, and of those that do, almost none hides it behind escapes.
+    let may_name = memchr::memmem::find(query.as_bytes(), b"model").is_some() || query.contains('%');
+    if !may_name {
+        return Found::default();
+    }
+    let mut form = Form::behind(0);
+    form.push(query.as_bytes());
+    form.finish();
+    form.found().clone()
+}
+
+/// The query with another name at these places.
+pub fn renamed_query(query: &str, places: &[Place], name: &str) -> String {
+    let name = form::encoded(name);
+    let mut renamed = Vec::with_capacity(query.len() + places.len() * name.len());
+    let mut passed = 0;
+    for place in places {
+        let (start, end) = (place.start as usize, place.end as usize);
+        renamed.extend_from_slice(&query.as_bytes()[passed..start]);
+        renamed.extend_from_slice(&name);
+        passed = end;
+    }
+    renamed.extend_from_slice(&query.as_bytes()[passed..]);
+    String::from_utf8(renamed).expect("places are between characters of ASCII")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! A short text that is put together from pieces of a body.
+
+use super::Model;
+
+/// Bytes up to a limit, and whether there were more.
+#[derive(Debug)]
+pub struct Value {
+    bytes: Vec<u8>,
+    most: usize,
+    is_over: bool,
+}
+
+impl Value {
+    pub fn new(most: usize) -> Self {
+        Self { bytes: Vec::new(), most, is_over: false }
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.is_over = false;
+    }
+
+    pub fn push(&mut self, bytes: &[u8]) {
+        let room = self.most - self.bytes.len();
+        self.is_over |= bytes.len() > room;
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    pub fn push_char(&mut self, char: char) {
+        self.push(char.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+
+    /// All of it; `None` if it was too long.
+    pub fn whole(&self) -> Option<&[u8]> {
+        (!self.is_over).then_some(&self.bytes)
+    }
+
+    /// The name that it is.
+    pub fn name(&self) -> Model {
+        match self.whole() {
+            Some(bytes) => Model::Named(String::from_utf8_lossy(bytes).into_owned()),
+            None => Model::NoName,
+        }
+    }
+}
