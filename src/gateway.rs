@@ -16,6 +16,7 @@ mod hooks;
 pub mod metrics;
 pub mod record;
 mod references;
+mod said;
 mod silence;
 mod stored;
 pub mod upgrade;
@@ -33,6 +34,7 @@ use std::task::Poll;
 
 use http::{Method, StatusCode, Uri};
 use http_body::Body;
+use tokio::sync::Semaphore;
 
 use self::accept::{Additions, Via};
 use self::answer::Answer;
@@ -104,6 +106,8 @@ pub struct Gateway {
     retries: Budget,
     /// What is kept of bodies that may have to be sent again.
     shelf: Rc<Shelf>,
+    /// Who may decode a body now.
+    decoding: Semaphore,
 }
 
 impl Gateway {
@@ -116,8 +120,8 @@ impl Gateway {
         let (cache, view) = (RefCell::new(cache), RefCell::new(Rc::new(view)));
         let ledger = Rc::new(Ledger { metrics: metrics.clone(), log: AccessLog::new(shared.log.clone()) });
         let tracer = shared.tracer.clone().map(Rc::new);
-        let shelf = Rc::default();
-        Self { shared, deadlines, metrics, ledger, tracer, guests, cache, view, patience, retries, shelf }
+        let (shelf, decoding) = (Rc::default(), Semaphore::new(1));
+        Self { shared, deadlines, metrics, ledger, tracer, guests, cache, view, patience, retries, shelf, decoding }
     }
 
     /// Answers one request. Whatever happens, the client gets an answer with the request's id.

@@ -81,10 +81,13 @@ impl Format {
     /// much they are going to send, unless their type is known.
     pub fn of(headers: &HeaderMap, is_length_known: bool) -> Option<Self> {
         let Some(kind) = media_type(headers) else { return Some(Self::Json) };
+        if kind.eq_ignore_ascii_case(b"application/json") {
+            return Some(Self::Json);
+        }
         let kind = kind.to_ascii_lowercase();
         let starts_with = |starts: &[&str]| starts.iter().any(|start| kind.starts_with(start.as_bytes()));
         match kind.as_slice() {
-            b"" | b"application/json" | b"text/plain" | b"text/json" => Some(Self::Json),
+            b"" | b"text/plain" | b"text/json" => Some(Self::Json),
             b"application/x-www-form-urlencoded" => Some(Self::FormOrJson),
             b"multipart/form-data" => boundary(headers).map(Self::Multipart),
             b"text/event-stream" => None,
@@ -104,8 +107,7 @@ impl Format {
 }
 
 fn boundary(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let (_, parameters) = split_once(headers.get(header::CONTENT_TYPE)?.as_bytes(), b';')?;
-    let boundary = multipart::parameter(parameters, b"boundary")?;
+    let boundary = multipart::parameter(headers.get(header::CONTENT_TYPE)?.as_bytes(), b"boundary")?;
     (1..=LONGEST_BOUNDARY).contains(&boundary.len()).then_some(boundary)
 }
 

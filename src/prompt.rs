@@ -11,7 +11,7 @@ mod text;
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use self::text::Text;
 
@@ -21,36 +21,18 @@ pub const MOST: usize = 1 << 20;
 /// What was found.
 #[derive(Debug, Default, PartialEq)]
 pub struct Prompt<'a> {
-    pub model: Model<'a>,
+    /// The model's name, if it is text.
+    pub model: Option<Cow<'a, str>>,
     /// `None` if it is missing, or of another type than it should be.
     /// Borrowed from the body when it is one string without escapes.
     pub text: Option<Cow<'a, str>>,
 }
 
-/// What a body says of the model.
-#[derive(Debug, Default, PartialEq)]
-pub enum Model<'a> {
-    #[default]
-    Unsaid,
-    Named(Cow<'a, str>),
-    /// Something else than text.
-    Nameless,
-}
-
-impl Model<'_> {
-    pub fn name(&self) -> Option<&str> {
-        match self {
-            Self::Named(name) => Some(name),
-            Self::Unsaid | Self::Nameless => None,
-        }
-    }
-}
-
 /// Why a body has no prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
-    /// It is not JSON, or not an object, or has a field twice, of which a worker might take the other one.
-    #[error("the body is not one JSON object with each field once")]
+    /// It is not JSON, or not an object, or too deep where there may be text.
+    #[error("the body is not one JSON object that can be read")]
     NotAnObject(#[from] serde_json::Error),
 }
 
@@ -94,15 +76,9 @@ impl<'de> Visitor<'de> for Body {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Prompt<'de>, A::Error> {
         let (mut prompt, mut before, mut text) = (Prompt::default(), Text::default(), Text::default());
-        let mut met = 0_u32;
         while let Some(field) = map.next_key::<Field>()? {
-            let bit = 1 << field as u32;
-            if field != Field::Other && met & bit != 0 {
-                return Err(A::Error::custom("a field that is there twice"));
-            }
-            met |= bit;
             match field {
-                Field::Model => prompt.model = map.next_value()?,
+                Field::Model => prompt.model = map.next_value::<Model>()?.0,
                 Field::System | Field::Instructions => map.next_value_seed(&mut before)?,
                 Field::Messages | Field::Prompt | Field::Input | Field::Text | Field::InputIds => {
                     map.next_value_seed(&mut text)?;
@@ -116,10 +92,11 @@ impl<'de> Visitor<'de> for Body {
 }
 
 /// A string, or a value that is not worth an error here.
+struct Model<'a>(Option<Cow<'a, str>>);
+
 impl<'de: 'a, 'a> Deserialize<'de> for Model<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = deserializer.deserialize_any(AnyValue)?;
-        Ok(name.map_or(Self::Nameless, Self::Named))
+        deserializer.deserialize_any(AnyValue).map(Self)
     }
 }
 

@@ -37,7 +37,12 @@ impl Snapshot {
     /// The position of the pool that serves a model.
     pub fn pool_of(&self, model: &str) -> Option<usize> {
         let one = self.pools.iter().position(|pool| pool.serves.model(model));
-        one.or_else(|| self.pools.iter().position(|pool| pool.serves.all()))
+        one.or_else(|| self.pool_of_all())
+    }
+
+    /// The position of the pool that serves all models, if there is one.
+    pub fn pool_of_all(&self) -> Option<usize> {
+        self.pools.iter().position(|pool| pool.serves.all())
     }
 
     /// The position of the pool for requests that name no model: one that serves all, or has a healthy worker.

@@ -30,7 +30,7 @@ pub struct Retries {
     /// Send no request twice
     #[arg(long, env = "SMG_DISABLE_RETRIES")]
     pub disable_retries: bool,
-    /// Largest part of a request body that is kept, to read the model from or to send again
+    /// Largest part of a request body that is kept, to read the prompt from or to send again
     #[arg(long, env = "SMG_MAX_BUFFERED_REQUEST_BYTES", default_value_t = 1_048_576, value_name = "BYTES", value_parser = bytes)]
     pub max_buffered_request_bytes: u64,
 }

@@ -56,7 +56,9 @@ fn pieces(coded: &[u8], size: usize) -> Vec<Bytes> {
     coded.chunks(size).map(Bytes::copy_from_slice).collect()
 }
 
-fn codings() -> [(Coding, fn(&[u8]) -> Vec<u8>); 5] {
+type Encode = fn(&[u8]) -> Vec<u8>;
+
+fn codings() -> [(Coding, Encode); 5] {
     [
         (Coding::Gzip, gzip),
         (Coding::Deflate, zlib),
@@ -91,7 +93,7 @@ fn brotli_as_its_own_encoder_makes_it_is_undone() {
 
 #[test]
 fn several_members_and_frames_are_one_body() {
-    for (coding, encode) in [(Coding::Gzip, gzip as fn(&[u8]) -> Vec<u8>), (Coding::Zstd, zstd)] {
+    for (coding, encode) in [(Coding::Gzip, gzip as Encode), (Coding::Zstd, zstd)] {
         let mut coded = [encode(b"{\"model\":"), encode(b""), encode(b"\"b\"}")].concat();
         if coding == Coding::Zstd {
             coded.splice(0..0, [0x50, 0x2A, 0x4D, 0x18, 3, 0, 0, 0, 1, 2, 3]);

@@ -26,7 +26,11 @@ impl Group {
     }
 
     fn of_file(pool: &file::Pool, policy: Policy) -> Self {
-        Self::new(Some(&pool.model), &pool.aliases, pool.policy.unwrap_or(policy))
+        let serves = match pool.rewrite {
+            true => Serves::renaming(&pool.model, &pool.aliases),
+            false => Serves::new(Some(&pool.model), &pool.aliases),
+        };
+        Self { serves, policy: pool.policy.unwrap_or(policy), workers: Vec::new() }
     }
 
     /// Once, under whichever of the pool's names it comes.
@@ -117,6 +121,11 @@ mod tests {
         groups.iter().map(|group| (serves(group), numbers(group))).collect()
     }
 
+    fn pool_of_file() -> file::Pool {
+        let (model, aliases) = ("a".into(), vec!["a2".into()]);
+        file::Pool { model, aliases, rewrite: true, policy: None, workers: Vec::new() }
+    }
+
     #[track_caller]
     fn check(of_file: &[file::Pool], workers: &[(&str, &str)], wanted: &[(&str, &str)]) {
         let found = grouped(of_file, workers, &["a", "a2", "b", "c", "d"]);
@@ -145,8 +154,22 @@ mod tests {
         check(&[], &[("a", "b"), ("", "")], &[("a", "0"), ("*", "1")]);
         check(&[], &[("a", "b"), ("", "a,c")], &[("a", "01"), ("c", "1")]);
         check(&[], &[("a,b", ""), ("b", "")], &[("a", "0"), ("b", "01")]);
-        let pool = file::Pool { model: "a".into(), aliases: vec!["a2".into()], policy: None, workers: Vec::new() };
+        let pool = pool_of_file();
         check(std::slice::from_ref(&pool), &[("a", ""), ("", "a,a2"), ("", "b")], &[("a,a2", "01"), ("b", "2")]);
         check(&[pool], &[], &[("a,a2", "")]);
+    }
+    // Models that a worker lists are names that it knows.
+    #[test]
+    fn only_aliases_of_the_file_are_renamed() {
+        let listed = groups(&[], Policy::RoundRobin, &[candidate(0, "", "a,b"), candidate(1, "", "c")]);
+        assert!(listed.iter().all(|group| !group.serves.renames() && group.serves.own_name("b").is_none()));
+        let names = |pool| {
+            let of_file = groups(&[pool], Policy::RoundRobin, &[]);
+            let serves = &of_file[0].serves;
+            (serves.renames(), serves.own_name("a2").map(str::to_owned), serves.own_name("a").is_some())
+        };
+        assert_eq!(names(pool_of_file()), (true, Some("a".into()), false));
+        assert_eq!(names(file::Pool { rewrite: false, ..pool_of_file() }), (false, None, false));
+        assert_eq!(names(file::Pool { aliases: Vec::new(), ..pool_of_file() }), (false, None, false));
     }
 }

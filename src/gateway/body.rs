@@ -30,6 +30,8 @@ pub enum BodyError {
     Client(#[source] RequestBodyError),
     #[error("the request body is too large")]
     TooLarge,
+    #[error("the request body names a second model")]
+    SecondModel,
     #[error("the worker's body broke off")]
     Worker(#[source] LinkError),
     #[error("the request took too long")]
@@ -168,7 +170,7 @@ impl GatewayBody {
         let why = match error {
             BodyError::Timeout => "timeout",
             BodyError::Stalled => "stalled",
-            BodyError::Client(_) | BodyError::TooLarge => "client_body",
+            BodyError::Client(_) | BodyError::TooLarge | BodyError::SecondModel => "client_body",
             BodyError::Worker(_) if self.record.upload().error().is_some() => "client_body",
             BodyError::Worker(_) => "worker_body",
         };

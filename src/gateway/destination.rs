@@ -7,54 +7,55 @@ use http::header::{HeaderMap, HeaderName};
 
 use super::error::GatewayError;
 use super::exchange::Exchange;
-use super::upload::Peeked;
-use crate::headers;
+use super::said::{Said, Wants};
+use super::upload::WorkerBody;
+use crate::model_name::Model;
 use crate::modules::RequestHead;
-use crate::prompt::{Model, Prompt, PromptError};
+use crate::prompt::Prompt;
 use crate::snapshot::Snapshot;
+use crate::workers::Pool;
 use crate::workers::policy::Ask;
 
 static ROUTING_KEY: HeaderName = HeaderName::from_static("x-smg-routing-key");
 static TARGET_WORKER: HeaderName = HeaderName::from_static("x-smg-target-worker");
 
-/// Whether somebody needs to know what is in the body, and it can be known. What is no JSON is not read before it is
-/// sent on: the client of a gRPC call may not say more before it is answered.
-pub fn wants_body(exchange: &Exchange, head: &RequestHead) -> bool {
-    let is_wanted = match (&exchange.view.snapshot.pools[..], own_pool(exchange)) {
-        ([only], _) => only.wants_prompt() || only.lists_differ(),
-        (pools, Some(own)) => pools[own].wants_prompt() || pools[own].lists_differ(),
-        (_, None) => true,
+/// What has to be known of a request.
+pub fn wants(exchange: &Exchange) -> Wants {
+    let of = |pool: &Pool| Wants {
+        choice: false,
+        name: pool.serves.renames() || pool.lists_differ(),
+        prompt: pool.wants_prompt(),
     };
-    is_wanted && is_json(&head.headers)
+    match (&exchange.view.snapshot.pools[..], own_pool(exchange)) {
+        ([only], _) => of(only),
+        (pools, Some(own)) => of(&pools[own]),
+        (pools, None) => Wants { choice: true, name: true, prompt: pools.iter().any(|pool| pool.wants_prompt()) },
+    }
 }
 
-/// What a body says, as far as it was read.
-pub enum Said<'a> {
-    /// There is none, nobody needed to know, or it is no JSON.
-    Nothing,
-    Prompt(Prompt<'a>),
-    NoPrompt(PromptError),
-    TooLong,
-    /// Too much of other bodies is kept to read it.
-    NoRoom,
-}
-
-impl<'a> Said<'a> {
-    pub fn in_body(peeked: &'a Peeked) -> Self {
-        match peeked {
-            Peeked::Nothing => Self::Nothing,
-            Peeked::TooLong => Self::TooLong,
-            Peeked::NoRoom => Self::NoRoom,
-            Peeked::Whole(body) => Prompt::read(body).map_or_else(Self::NoPrompt, Self::Prompt),
-        }
+/// Reads what has to be known, and writes the name of the model that the workers know in place of an alias.
+pub async fn look(
+    wants: Wants,
+    exchange: &mut Exchange<'_>,
+    head: &mut RequestHead,
+    body: WorkerBody,
+) -> Result<(WorkerBody, Said), GatewayError> {
+    let (mut body, mut said) = Said::read(wants, exchange, head, body).await?;
+    if let Model::Named(name) = &said.model {
+        exchange.record.model = Some(name.as_str().into());
     }
-
-    pub fn prompt(&self) -> Option<&Prompt<'a>> {
-        match self {
-            Self::Prompt(prompt) => Some(prompt),
-            Self::Nothing | Self::NoPrompt(_) | Self::TooLong | Self::NoRoom => None,
-        }
+    // A model that nobody serves is an error of those who look for its pool.
+    let Ok(at) = pool(exchange, &said) else { return Ok((body, said)) };
+    let pool = &exchange.view.snapshot.pools[at];
+    if let Model::Named(name) = &said.model
+        && let Some(own) = pool.serves.own_name(name)
+    {
+        body = said.rename(own, exchange, head, body).await?;
     }
+    if !pool.wants_prompt() {
+        said.forget_prompt();
+    }
+    Ok((body, said))
 }
 
 /// See the module's documentation.
@@ -68,23 +69,28 @@ impl<'a> Destination<'a> {
     pub fn find(
         exchange: &Exchange<'_>,
         head: &RequestHead,
-        said: &'a Said<'a>,
+        said: &Said,
+        prompt: Option<&'a Prompt<'_>>,
         routing_key: &'a Option<Vec<u8>>,
         now: Instant,
     ) -> Result<Self, GatewayError> {
         let snapshot = &exchange.view.snapshot;
-        let pool = match (&snapshot.pools[..], own_pool(exchange)) {
-            ([_], _) => 0,
-            (_, Some(own)) => own,
-            (_, None) => pool_by_model(exchange, said)?,
-        };
+        let pool = pool(exchange, said)?;
         let ask = Ask {
             routing_key: routing_key.as_deref(),
             target: if snapshot.pools[pool].wants_key() { target(&head.headers) } else { None },
-            prompt: said.prompt().and_then(|prompt| prompt.text.as_deref()),
+            prompt: prompt.and_then(|prompt| prompt.text.as_deref()),
             now: now.saturating_duration_since(snapshot.began),
         };
         Ok(Self { pool, ask })
+    }
+}
+
+fn pool(exchange: &Exchange<'_>, said: &Said) -> Result<usize, GatewayError> {
+    match (&exchange.view.snapshot.pools[..], own_pool(exchange)) {
+        ([_], _) => Ok(0),
+        (_, Some(own)) => Ok(own),
+        (_, None) => pool_by_model(exchange, said),
     }
 }
 
@@ -94,23 +100,14 @@ pub fn own_pool(exchange: &Exchange) -> Option<usize> {
     exchange.view.snapshot.pool_of(model)
 }
 
-/// What names no model, such as a form with a file, JSON without the field, or no body at all, goes to a pool that can serve it.
+/// What names no model, such as JSON without the field or no body at all, goes to a pool that can serve it.
 fn pool_by_model(exchange: &Exchange, said: &Said) -> Result<usize, GatewayError> {
     let snapshot = &exchange.view.snapshot;
-    let model = match said {
-        Said::Prompt(Prompt { model: Model::Named(model), .. }) => model,
-        Said::Prompt(Prompt { model: Model::Nameless, .. }) => return Err(GatewayError::UnknownModel(String::new())),
-        Said::TooLong => return Err(GatewayError::BodyTooLarge(exchange.config().retries.max_buffered_request_bytes)),
-        Said::NoRoom => return Err(GatewayError::Pressed),
-        Said::NoPrompt(error) => return Err(GatewayError::InvalidJson(error.to_string())),
-        Said::Prompt(Prompt { model: Model::Unsaid, .. }) | Said::Nothing => return Ok(snapshot.any_pool()),
-    };
-    snapshot.pool_of(model).ok_or_else(|| GatewayError::UnknownModel(model.to_string()))
-}
-
-/// What does not say what it is passes for JSON.
-pub fn is_json(headers: &HeaderMap) -> bool {
-    headers::media_type(headers).is_none_or(|kind| kind.eq_ignore_ascii_case(b"application/json"))
+    match &said.model {
+        Model::Named(name) => snapshot.pool_of(name).ok_or_else(|| GatewayError::UnknownModel(name.clone())),
+        Model::NoName => snapshot.pool_of_all().ok_or_else(|| GatewayError::UnknownModel(String::new())),
+        Model::Unsaid => Ok(snapshot.any_pool()),
+    }
 }
 
 /// The worker that a client names, as a position in the pool.

@@ -10,6 +10,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 use crate::admission::AdmissionError;
+use crate::content_coding;
 use crate::http1::MessageError;
 use crate::http1::head::HeadError;
 use crate::modules::GuestFailure;
@@ -62,8 +63,8 @@ pub enum GatewayError {
     Stalled,
     #[error("no pool serves the model {0:?}")]
     UnknownModel(String),
-    #[error("the body is not JSON: {0}")]
-    InvalidJson(String),
+    #[error("the content coding of the body, whose model decides, is not known")]
+    UnknownCoding,
     #[error("{error}")]
     NotAdmitted { error: AdmissionError, seconds: u64 },
     #[error("the key's holder has as many requests in flight as it may")]
@@ -132,7 +133,11 @@ impl GatewayError {
             }
             Self::Stalled => (S::GATEWAY_TIMEOUT, "upstream_stalled", "The worker fell silent in its answer."),
             Self::UnknownModel(_) => (S::NOT_FOUND, "model_not_found", "No worker serves this model."),
-            Self::InvalidJson(_) => (S::BAD_REQUEST, "invalid_json", "The request body is not valid JSON."),
+            Self::UnknownCoding => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_content_encoding",
+                "The model can't be read from a body with this Content-Encoding; send gzip, deflate, br, zstd or none.",
+            ),
             Self::NotAdmitted { error: AdmissionError::QueueFull, .. } => {
                 (S::TOO_MANY_REQUESTS, "admission_queue_full", "Too many requests; try again later.")
             }
@@ -203,6 +208,10 @@ impl GatewayError {
             Self::MethodNotAllowed => {
                 headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
+            // RFC 9110 section 15.5.16
+            Self::UnknownCoding => {
+                headers.insert(header::ACCEPT_ENCODING, content_coding::KNOWN);
+            }
             Self::Unauthorized | Self::KeysDiffer => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
@@ -256,7 +265,7 @@ mod tests {
             (GatewayError::FirstByteTimeout, 504, "upstream_first_byte_timeout"),
             (GatewayError::Stalled, 504, "upstream_stalled"),
             (GatewayError::UnknownModel("m".into()), 404, "model_not_found"),
-            (GatewayError::InvalidJson("no".into()), 400, "invalid_json"),
+            (GatewayError::UnknownCoding, 415, "unsupported_content_encoding"),
             (GatewayError::NotAdmitted { error: AdmissionError::QueueFull, seconds: 3 }, 429, "admission_queue_full"),
             (
                 GatewayError::NotAdmitted { error: AdmissionError::QueueTimeout, seconds: 3 },

@@ -14,12 +14,13 @@ use http_body::Body;
 use super::answer::Answer;
 use super::attempt::{Attempt, Begun, Failed, Left, Reuse};
 use super::body::{Content, Hold};
-use super::destination::{self, Destination, Said};
+use super::destination::{self, Destination};
 use super::error::GatewayError;
 use super::exchange::Exchange;
 use super::references;
+use super::said::Said;
 use super::upgrade::Tunnel;
-use super::upload::{Peeked, Resend, WorkerBody};
+use super::upload::{Resend, WorkerBody};
 use crate::config::TargetError;
 use crate::headers::{self, X_REQUEST_ID};
 use crate::http1::head::{HeadError, Response};
@@ -40,15 +41,17 @@ pub async fn send(
     head: &mut RequestHead,
     mut body: WorkerBody,
 ) -> Result<Answer, GatewayError> {
-    let (view, mut peeked) = (exchange.view, Peeked::Nothing);
-    if destination::wants_body(exchange, head) {
-        (body, peeked) = Box::pin(body.peek()).await?;
+    let (view, mut said) = (exchange.view, Said::default());
+    let wants = destination::wants(exchange);
+    if wants.something() {
+        (body, said) = Box::pin(destination::look(wants, exchange, head, body)).await?;
     }
-    let said = Said::in_body(&peeked);
-    let routing_key = destination::routing_key(&view.snapshot, &head.headers);
-    exchange.record.model = said.prompt().and_then(|prompt| prompt.model.name()).map(Into::into);
+    let (prompt, routing_key) = (said.prompt(), destination::routing_key(&view.snapshot, &head.headers));
+    if let Some(model) = prompt.as_ref().and_then(|prompt| prompt.model.as_deref()) {
+        exchange.record.model = Some(model.into());
+    }
     let mut now = Instant::now();
-    let destination = match Destination::find(exchange, head, &said, &routing_key, now) {
+    let destination = match Destination::find(exchange, head, &said, prompt.as_ref(), &routing_key, now) {
         Err(GatewayError::UnknownModel(model)) if !model.is_empty() => {
             return Box::pin(elsewhere::send(exchange, head, body, model)).await;
         }

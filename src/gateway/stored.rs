@@ -24,7 +24,7 @@ use super::destination;
 use super::error::GatewayError;
 use super::exchange::{Exchange, WorkerIndex};
 use super::forward;
-use super::upload::{Peeked, WorkerBody};
+use super::upload::WorkerBody;
 use crate::headers;
 use crate::modules::RequestHead;
 use crate::routes::Stored;
@@ -80,14 +80,16 @@ async fn create(exchange: &mut Exchange<'_>, head: &mut RequestHead, body: Worke
 /// Whether the body may refer to an object whose worker is known, and another worker could be picked.
 fn may_refer(exchange: &Exchange, headers: &HeaderMap) -> bool {
     let is_choice = exchange.view.snapshot.workers().nth(1).is_some();
-    let is_plain = destination::is_json(headers) && !headers.contains_key(header::CONTENT_ENCODING);
+    // A body without a type passes for JSON.
+    let is_json = headers::media_type(headers).is_none_or(|kind| kind.eq_ignore_ascii_case(b"application/json"));
+    let is_plain = is_json && !headers.contains_key(header::CONTENT_ENCODING);
     is_choice && is_plain && !exchange.gateway.shared.owners.is_empty()
 }
 
 /// Restricts a creation to the worker that has the object it refers to. A body too long to be buffered is not read.
 async fn refer(exchange: &mut Exchange<'_>, body: WorkerBody) -> Result<WorkerBody, GatewayError> {
-    let (body, peeked) = body.peek().await?;
-    if let Peeked::Whole(whole) = &peeked
+    let body = body.hold_whole(exchange.config().retries.max_buffered_request_bytes).await?;
+    if let WorkerBody::Whole(Some(whole)) = &body
         && let Scan::Found(id) = JsonScan::new(REFERENCE).feed(whole)
     {
         match owner(exchange, &id) {
@@ -131,8 +133,8 @@ async fn find(
         Owner::Unavailable => return Err(GatewayError::NoWorker),
         Owner::Unknown if others.len() < 2 => return forward::send(exchange, head, body).await,
         Owner::Unknown => {
-            let body = if let WorkerBody::Stream(_) = body { body.peek().await?.0 } else { body };
-            return match body {
+            let most = exchange.config().retries.max_buffered_request_bytes;
+            return match body.hold_whole(most).await? {
                 WorkerBody::Whole(body) => search(exchange, head, body, id, &others).await,
                 // It is too long to be sent more than once.
                 body => forward::send(exchange, head, body).await,

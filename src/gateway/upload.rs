@@ -1,5 +1,6 @@
 //! A request's body on its way to a worker: bounded, counted, and kept as far as it may have to be sent again.
 
+mod hold;
 mod kept;
 
 use std::cell::{Cell, RefCell};
@@ -9,17 +10,18 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 
-use self::kept::{Kept, NoRoom};
+use self::hold::Watch;
+use self::kept::Kept;
 use super::body::{BodyError, Collected, collect};
 use super::error::GatewayError;
 use crate::client::{RequestBody, RequestBodyError};
 use crate::deadline::{Deadline, Deadlines};
 
-pub use self::kept::{Keep, Shelf};
+pub use self::hold::Stopped;
+pub use self::kept::{Keep, NoRoom, Shelf};
 
 /// The longest body that is wanted in one piece before it is sent: it is not copied then, but counts only once it is
 /// whole.
@@ -40,6 +42,8 @@ enum Fault {
     Broken,
     Slow,
     TooLarge(u64),
+    /// It names another model behind the one that has decided where it goes.
+    SecondModel,
 }
 
 impl Upload {
@@ -49,6 +53,7 @@ impl Upload {
             Fault::Broken => GatewayError::BrokenBody,
             Fault::Slow => GatewayError::SlowBody,
             Fault::TooLarge(limit) => GatewayError::BodyTooLarge(limit),
+            Fault::SecondModel => GatewayError::BadRequest("The body names its model twice, far apart."),
         })
     }
 
@@ -72,6 +77,16 @@ impl Upload {
         self.kept.borrow_mut().lose();
     }
 
+    /// What is kept of it is of no use any more, but goes on to count: something else is held in its place.
+    pub fn let_go(&self) {
+        self.kept.borrow_mut().give_away();
+    }
+
+    /// Makes what is held of it count for so many bytes more.
+    pub fn charge(&self, bytes: u64) -> Result<(), NoRoom> {
+        self.kept.borrow_mut().charge(bytes)
+    }
+
     fn keep(&self, frame: &Frame<Bytes>) {
         let kept = &mut *self.kept.borrow_mut();
         match frame.data_ref() {
@@ -80,17 +95,6 @@ impl Upload {
             Some(_) | None => kept.lose(),
         }
     }
-}
-
-/// What was read of a body before it was sent.
-pub enum Peeked {
-    /// Nobody needed to, or there is none.
-    Nothing,
-    Whole(Bytes),
-    /// It is longer than what may be kept.
-    TooLong,
-    /// Too much of other bodies is kept.
-    NoRoom,
 }
 
 /// The body of a request on its way to a worker.
@@ -107,6 +111,7 @@ pub struct ClientBody {
     upload: Rc<Upload>,
     limit: u64,
     pause: Pause,
+    watch: Option<Box<Watch>>,
 }
 
 /// How long a client may send nothing of a body that somebody waits for.
@@ -135,7 +140,7 @@ impl ClientBody {
     /// A body of at most `limit` bytes, of which nothing is kept without `keep`.
     pub fn new(incoming: RequestBody, upload: Rc<Upload>, limit: u64, keep: Option<Keep>, pause: Pause) -> Self {
         upload.kept.borrow_mut().keep = keep;
-        Self { incoming, upload, limit, pause }
+        Self { incoming, upload, limit, pause, watch: None }
     }
 
     /// Whether there is no body at all.
@@ -187,12 +192,18 @@ impl ClientBody {
         Poll::Ready(Some(Err(BodyError::Client(RequestBodyError::Slow))))
     }
 
-    fn count(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
         let bytes = self.upload.bytes.get() + frame.data_ref().map_or(0, Bytes::len) as u64;
         self.upload.bytes.set(bytes);
         if bytes > self.limit {
             self.upload.fault.set(Some(Fault::TooLarge(self.limit)));
             return Err(BodyError::TooLarge);
+        }
+        if let (Some(watch), Some(data)) = (&mut self.watch, frame.data_ref())
+            && !watch.passes(data)
+        {
+            self.upload.fault.set(Some(Fault::SecondModel));
+            return Err(BodyError::SecondModel);
         }
         self.upload.keep(&frame);
         Ok(frame)
@@ -212,55 +223,6 @@ impl WorkerBody {
     /// What has been kept of it, then what has not been read.
     fn again(upload: &Upload, rest: Option<ClientBody>) -> Self {
         Self::Again(upload.kept.borrow_mut().pieces(), rest)
-    }
-
-    /// Reads it, if it is no longer than what may be kept, and gives it back with what was read.
-    pub async fn peek(self) -> Result<(Self, Peeked), GatewayError> {
-        let mut rest = match self {
-            Self::Whole(body) => return Ok((Self::Whole(body.clone()), body.map_or(Peeked::Nothing, Peeked::Whole))),
-            Self::Again(..) => return Ok((self, Peeked::TooLong)),
-            Self::Stream(rest) => rest,
-        };
-        let (upload, expected) = (rest.upload.clone(), rest.incoming.size_hint());
-        if expected.lower() > upload.kept.borrow().most() {
-            return Ok((Self::Stream(rest), Peeked::TooLong));
-        }
-        if expected.lower() <= MOST_AT_ONCE {
-            rest.incoming.expect_whole();
-        }
-        // Out of reach of those who keep what they see pass.
-        let mut read = upload.kept.take();
-        upload.forget();
-        while let Some(frame) = rest.frame().await {
-            let frame = frame.map_err(|_| upload.error().unwrap_or(GatewayError::BrokenBody))?;
-            let Ok(piece) = frame.into_data() else { continue };
-            if let Err(why) = read.add(&piece) {
-                let mut pieces = read.give_away();
-                pieces.push_back(piece);
-                upload.kept.replace(read);
-                let peeked = if why == NoRoom::InBody { Peeked::TooLong } else { Peeked::NoRoom };
-                return Ok((Self::Again(pieces, Some(rest)), peeked));
-            }
-        }
-        let whole = join(read.give_away().make_contiguous());
-        // What was read counts until it is not needed again.
-        upload.kept.replace(read);
-        match whole.is_empty() {
-            true => Ok((Self::Whole(None), Peeked::Nothing)),
-            false => Ok((Self::Whole(Some(whole.clone())), Peeked::Whole(whole))),
-        }
-    }
-}
-
-fn join(pieces: &[Bytes]) -> Bytes {
-    match pieces {
-        [] => Bytes::new(),
-        [only] => only.clone(),
-        many => {
-            let mut whole = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
-            many.iter().for_each(|piece| whole.extend_from_slice(piece));
-            whole.freeze()
-        }
     }
 }
 
@@ -310,7 +272,7 @@ impl Resend {
             return body.clone();
         }
         let kept = &mut *self.upload.kept.borrow_mut();
-        (kept.is_whole && !kept.is_lost).then(|| join(kept.pieces().make_contiguous()))
+        (kept.is_whole && !kept.is_lost).then(|| hold::joined(kept.pieces().make_contiguous()))
     }
 
     /// There will be no other attempt.

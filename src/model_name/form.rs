@@ -70,18 +70,28 @@ impl Form {
     }
 
     fn begin_value(&mut self) -> u64 {
-        self.is_model = self.key.whole().is_some_and(|key| decoded(key).as_ref() == b"model");
+        self.is_model = self.names_model();
         self.text.clear();
         self.at
     }
 
+    fn names_model(&self) -> bool {
+        self.key.whole().is_some_and(|key| decoded(key).as_ref() == b"model")
+    }
+
     fn end_pair(&mut self) {
-        if let Some(start) = self.value_at.take_if(|_| self.is_model) {
-            let model = match self.text.whole() {
-                Some(text) => Model::Named(String::from_utf8_lossy(&decoded(text)).into_owned()),
-                None => Model::NoName,
-            };
-            self.found.add(model, Some(Place { start, end: self.at }));
+        match self.value_at.take() {
+            Some(start) if self.is_model => {
+                let model = match self.text.whole() {
+                    // Nothing, as FastAPI has it.
+                    Some([]) => Model::Unsaid,
+                    Some(text) => Model::Named(String::from_utf8_lossy(&decoded(text)).into_owned()),
+                    None => Model::NoName,
+                };
+                self.found.add(model, Some(Place { start, end: self.at }));
+            }
+            None if self.names_model() => self.found.add(Model::Unsaid, None),
+            _ => {}
         }
         self.is_model = false;
         self.key.clear();

@@ -4,7 +4,7 @@
 //! called.
 
 use super::value::Value;
-use super::{Found, LONGEST, Place, split_once};
+use super::{Found, LONGEST, Model, Place, split_once};
 
 /// Bytes of the longest header line of a part that is looked at.
 const LONGEST_LINE: usize = 4096;
@@ -20,13 +20,13 @@ pub struct Multipart {
     delimiter: Vec<u8>,
     /// Bytes of it that the last bytes are.
     matched: usize,
-    /// The header line that is being read.
+    /// What follows a delimiter in its line, or the header line that is being read.
     line: Value,
     text: Value,
     /// The part that is being read is the one that is looked for.
     is_model: bool,
-    /// Where its content begins.
-    start: u64,
+    /// Where its content is, as far as that is known.
+    place: Place,
     found: Found,
 }
 
@@ -34,8 +34,10 @@ pub struct Multipart {
 enum State {
     /// Before the first part, or in a part.
     Content,
-    /// Behind a delimiter: white space, then the end of the line.
+    /// Behind a delimiter: white space, then the end of the line. Or it goes on, and was none.
     Delimiter,
+    /// The same behind CR.
+    Cr,
     /// Behind a delimiter and one hyphen.
     Hyphen,
     Header,
@@ -53,7 +55,7 @@ impl Multipart {
             line: Value::new(LONGEST_LINE),
             text: Value::new(LONGEST),
             is_model: false,
-            start: 0,
+            place: 0..0,
             found: Found::default(),
         }
     }
@@ -71,10 +73,7 @@ impl Multipart {
             let taken = match self.state {
                 State::Content => self.read_content(bytes),
                 State::Header => self.read_header(bytes),
-                _ => {
-                    self.step(bytes[0]);
-                    1
-                }
+                _ => self.step(bytes[0]),
             };
             self.at += taken as u64;
             bytes = &bytes[taken..];
@@ -99,33 +98,53 @@ impl Multipart {
         }
         self.matched += 1;
         if self.matched == self.delimiter.len() {
-            self.end_part();
+            self.matched = 0;
+            // Before the first part there need not be a line that ends.
+            self.place.end = (self.at + 1).saturating_sub(self.delimiter.len() as u64);
+            self.line.clear();
+            self.state = State::Delimiter;
         }
         1
     }
 
-    fn end_part(&mut self) {
-        if self.is_model {
-            let end = self.at + 1 - self.delimiter.len() as u64;
-            self.found.add(self.text.name(), Some(Place { start: self.start, end }));
+    /// A byte behind a delimiter.
+    fn step(&mut self, byte: u8) -> usize {
+        self.state = match (self.state, byte) {
+            (State::Delimiter, b' ' | b'\t') => State::Delimiter,
+            (State::Delimiter, b'\r') => State::Cr,
+            (State::Delimiter, b'-') => State::Hyphen,
+            (State::Cr, b'\n') => State::Header,
+            (State::Hyphen, b'-') => State::Done,
+            _ => return self.resume_content(),
+        };
+        match self.state {
+            State::Header | State::Done => self.end_part(),
+            _ => self.line.push(&[byte]),
         }
-        self.is_model = false;
-        self.matched = 0;
-        self.state = State::Delimiter;
+        1
     }
 
-    /// A byte behind a delimiter. If the line goes on in another way, it was none.
-    fn step(&mut self, byte: u8) {
-        self.state = match (self.state, byte) {
-            (State::Delimiter, b'-') => State::Hyphen,
-            (State::Hyphen, b'-') => State::Done,
-            (State::Delimiter, b' ' | b'\t' | b'\r') => State::Delimiter,
-            (State::Delimiter, b'\n') => {
-                self.line.clear();
-                State::Header
-            }
-            _ => State::Content,
-        };
+    /// It was no delimiter.
+    fn resume_content(&mut self) -> usize {
+        if self.is_model {
+            self.text.push(&self.delimiter);
+            self.text.push(self.line.start());
+        }
+        self.state = State::Content;
+        0
+    }
+
+    fn end_part(&mut self) {
+        if self.is_model {
+            let model = match self.text.whole() {
+                // Nothing, as FastAPI has it.
+                Some([]) => Model::Unsaid,
+                _ => self.text.name(),
+            };
+            self.found.add(model, Some(self.place.clone()));
+        }
+        self.is_model = false;
+        self.line.clear();
     }
 
     fn read_header(&mut self, bytes: &[u8]) -> usize {
@@ -135,16 +154,19 @@ impl Multipart {
         if end.is_none() {
             return part.len();
         }
-        let line = self.line.whole().map(<[u8]>::trim_ascii_end);
+        if self.line.last() != Some(b'\r') {
+            self.line.push(b"\n");
+            return part.len() + 1;
+        }
+        let line = self.line.whole().and_then(|line| line.strip_suffix(b"\r"));
         if line.is_some_and(<[u8]>::is_empty) {
             self.state = State::Content;
             self.text.clear();
-            self.start = self.at + part.len() as u64 + 1;
+            self.place.start = self.at + part.len() as u64 + 1;
         } else if let Some((name, value)) = line.and_then(|line| split_once(line, b':'))
             && name.trim_ascii().eq_ignore_ascii_case(b"content-disposition")
         {
-            let has_name = |name: &[u8]| parameter(value, name).is_some();
-            let is_file = has_name(b"filename") || has_name(b"filename*");
+            let is_file = parameter(value, b"filename").is_some();
             self.is_model = !is_file && parameter(value, b"name").as_deref() == Some(b"model");
         }
         self.line.clear();
@@ -152,43 +174,59 @@ impl Multipart {
     }
 }
 
-/// A parameter of a header field, without quotes. Of several with one name it is the last.
-pub fn parameter(mut text: &[u8], wanted: &[u8]) -> Option<Vec<u8>> {
-    let mut found = None;
-    while !text.is_empty() {
-        let end = text.iter().position(|byte| matches!(byte, b';' | b'=')).unwrap_or(text.len());
-        let name = text[..end].trim_ascii();
-        let Some(b'=') = text.get(end) else {
-            text = text.get(end + 1..).unwrap_or_default();
-            continue;
-        };
-        let (value, rest) = parameter_value(text[end + 1..].trim_ascii_start());
-        if name.eq_ignore_ascii_case(wanted) {
-            found = Some(value);
+/// A parameter of a header field, behind its value and without quotes. Of several with one name it is the last. As
+/// Python's parsers have it: quotes may be anywhere, and browsers don't escape backslashes.
+pub fn parameter(field: &[u8], wanted: &[u8]) -> Option<Vec<u8>> {
+    let (mut found, mut rest) = (None, field);
+    loop {
+        let end = end_of_parameter(rest);
+        rest = rest.get(end + 1..)?;
+        let parameter = &rest[..end_of_parameter(rest)];
+        let (name, value) = split_once(parameter, b'=').unwrap_or((parameter, b""));
+        if trimmed(name).eq_ignore_ascii_case(wanted) {
+            found = Some(unquoted(trimmed(value)));
         }
-        text = rest;
+        if parameter.len() == rest.len() {
+            return found;
+        }
     }
-    found
 }
 
-/// The value that a text begins with, and what follows its semicolon.
-fn parameter_value(text: &[u8]) -> (Vec<u8>, &[u8]) {
-    let mut value = Vec::new();
-    let Some(quoted) = text.strip_prefix(b"\"") else {
-        let end = memchr::memchr(b';', text).unwrap_or(text.len());
-        return (text[..end].trim_ascii_end().to_vec(), text.get(end + 1..).unwrap_or_default());
+/// Where the next semicolon is that is not between quotes.
+fn end_of_parameter(text: &[u8]) -> usize {
+    let (mut at, mut is_quoted) = (0, false);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'\\' if text.get(at + 1) == Some(&b'"') => at += 1,
+            b'"' => is_quoted = !is_quoted,
+            b';' if !is_quoted => return at,
+            _ => {}
+        }
+        at += 1;
+    }
+    text.len()
+}
+
+/// Without spaces and tabs around it.
+fn trimmed(text: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    let Some(start) = text.iter().position(is_text) else { return &[] };
+    let end = text.iter().rposition(is_text).map_or(start, |last| last + 1);
+    &text[start..end]
+}
+
+fn unquoted(value: &[u8]) -> Vec<u8> {
+    let Some(quoted) = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")) else {
+        return value.to_vec();
     };
-    let mut bytes = quoted.iter();
+    let (mut unquoted, mut bytes) = (Vec::new(), quoted.iter());
     while let Some(byte) = bytes.next() {
         match byte {
-            b'"' => break,
-            b'\\' => value.extend(bytes.next()),
-            other => value.push(*other),
+            b'\\' if matches!(bytes.as_slice().first(), Some(b'"' | b'\\')) => unquoted.extend(bytes.next()),
+            other => unquoted.push(*other),
         }
     }
-    let rest = bytes.as_slice();
-    let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
-    (value, rest.get(end + 1..).unwrap_or_default())
+    unquoted
 }
 
 #[cfg(test)]

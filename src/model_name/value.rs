@@ -7,16 +7,18 @@ use super::Model;
 pub struct Value {
     bytes: Vec<u8>,
     most: usize,
+    last: Option<u8>,
     is_over: bool,
 }
 
 impl Value {
     pub fn new(most: usize) -> Self {
-        Self { bytes: Vec::new(), most, is_over: false }
+        Self { bytes: Vec::new(), most, last: None, is_over: false }
     }
 
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.last = None;
         self.is_over = false;
     }
 
@@ -24,6 +26,7 @@ impl Value {
         let room = self.most - self.bytes.len();
         self.is_over |= bytes.len() > room;
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.last = bytes.last().copied().or(self.last);
     }
 
     pub fn push_char(&mut self, char: char) {
@@ -33,6 +36,16 @@ impl Value {
     /// All of it; `None` if it was too long.
     pub fn whole(&self) -> Option<&[u8]> {
         (!self.is_over).then_some(&self.bytes)
+    }
+
+    /// Its last byte, whether or not there was room for it.
+    pub fn last(&self) -> Option<u8> {
+        self.last
+    }
+
+    /// As much of it as there was room for.
+    pub fn start(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The name that it is.

@@ -52,13 +52,13 @@ fn a_conversation_is_a_prefix_of_its_continuation() {
 #[test]
 fn the_other_fields_may_be_anywhere_and_of_any_type() {
     let prompt = read(r#" {"prompt":"p","x":{"model":"no"},"stream":true,"max_tokens":7,"model":"m\u0031"} "#);
-    assert_eq!(prompt.model.name(), Some("m1"));
+    assert_eq!(prompt.model.as_deref(), Some("m1"));
     assert!(matches!(prompt.text, Some(Cow::Borrowed("p"))));
     for model in [r#"{"a":[1]}"#, "[[]]", "null", "true", "7", "-1", "1.5"] {
         let body = format!(r#"{{"model":{model},"prompt":"p"}}"#);
-        assert_eq!(read(&body), Prompt { text: Some("p".into()), model: Model::Nameless }, "{model}");
+        assert_eq!(read(&body), Prompt { text: Some("p".into()), model: None }, "{model}");
     }
-    assert_eq!(read(r#"{"prompt":"p"}"#).model, Model::Unsaid);
+    assert_eq!(read(r#"{"prompt":"p"}"#).model, None);
 }
 
 #[test]
@@ -74,8 +74,6 @@ fn hostile_bodies_are_errors() {
         r#"{"prompt":"x"} x"#,
         r#"{"prompt":"\ud800"}"#,
         r#"{"prompt":"\x"}"#,
-        r#"{"model":"a","model":"b"}"#,
-        r#"{"messages":[],"messages":[]}"#,
         &arrays,
         &objects,
     ] {
@@ -99,7 +97,7 @@ fn no_more_is_kept_than_the_first_mebibyte() {
     ] {
         let prompt = read(&body);
         let kept = prompt.text.expect("text").len();
-        assert!(prompt.model.name().is_some() && (MOST - 1..=MOST).contains(&kept), "{kept}");
+        assert!(prompt.model.is_some() && (MOST - 1..=MOST).contains(&kept), "{kept}");
     }
     let tokens = vec!["1234"; MOST].join(",");
     assert!(text(&format!(r#"{{"input_ids":[{tokens}]}}"#)).expect("text").len() <= MOST);

@@ -11,11 +11,29 @@ use super::{Health, Lease, Worker};
 pub struct Serves {
     model: Option<Box<str>>,
     aliases: Box<[String]>,
+    /// The workers know it by its first name only.
+    renames: bool,
 }
 
 impl Serves {
     pub fn new(model: Option<&str>, aliases: &[String]) -> Self {
-        Self { model: model.map(Into::into), aliases: aliases.into() }
+        Self { model: model.map(Into::into), aliases: aliases.into(), renames: false }
+    }
+
+    /// A model that the workers know by its first name only.
+    pub fn renaming(model: &str, aliases: &[String]) -> Self {
+        Self { renames: !aliases.is_empty(), ..Self::new(Some(model), aliases) }
+    }
+
+    /// Whether requests may name the model in a way that the workers don't know.
+    pub fn renames(&self) -> bool {
+        self.renames
+    }
+
+    /// The name that the workers know the model by, if this is one that they don't.
+    pub fn own_name(&self, named: &str) -> Option<&str> {
+        let is_alias = self.renames && self.aliases.iter().any(|alias| alias == named);
+        self.model.as_deref().filter(|_| is_alias)
     }
 
     pub fn all(&self) -> bool {

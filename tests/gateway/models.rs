@@ -58,15 +58,10 @@ fn the_model_picks_the_worker_and_the_body_arrives_as_it_was() {
 }
 
 #[test]
-fn a_model_that_nobody_serves_and_a_body_that_is_not_clear_are_refused() {
+fn a_model_that_nobody_serves_is_refused() {
     let (gateway, workers) = two();
-    for body in ["{\"model\":\"c\"}", "{\"model\":\"A\"}", "{\"model\":\"\"}", "{\"model\":1}", "{\"model\":null}"] {
+    for body in ["{\"model\":\"c\"}", "{\"model\":\"A\"}", "{\"model\":\"\"}", "{\"model\":1}", "{\"model\":[\"a\"]}"] {
         post(&gateway, body).assert_error(404, "model_not_found");
-    }
-    for body in
-        ["{\"model\":\"a\"", "model=a", "[\"a\"]", "{\"model\":\"a\"} x", "\0", "{\"model\":\"a\",\"model\":\"b\"}"]
-    {
-        post(&gateway, body).assert_error(400, "invalid_json");
     }
     assert!(workers.iter().all(|worker| worker.requests().is_empty()));
     assert_eq!(post(&gateway, "{\"model\":\"a\"}").status, 200);
@@ -117,21 +112,6 @@ fn with_one_model_no_body_is_looked_at() {
         }
         assert_eq!(gateway.get("/").status, 200);
     }
-}
-
-// What is in a body that is longer than what is kept is not known; it must arrive whole all the same.
-#[test]
-fn a_body_longer_than_what_is_kept_is_refused_because_its_model_is_not_known() {
-    let (gateway, workers) = two();
-    let body = format!("{{\"model\":\"a\",\"prompt\":\"{}\"}}", "x".repeat(300_000));
-    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-    for (framing, bytes) in
-        [(("Content-Length", body.len().to_string()), &body), (("Transfer-Encoding", "chunked".into()), &chunked)]
-    {
-        let answer = gateway.request("POST", "/", &[(framing.0, &framing.1)], bytes.as_bytes());
-        answer.assert_error(413, "request_body_too_large");
-    }
-    drop(workers);
 }
 
 // All bodies together are kept up to 128 MiB. One that is longer than all may be fills that by itself.

@@ -27,6 +27,9 @@ pub struct Pool {
     /// Other names for it.
     #[serde(default, deserialize_with = "names")]
     pub aliases: Vec<String>,
+    /// Whether the model's own name is written in place of an alias that a request names.
+    #[serde(default = "yes")]
+    pub rewrite: bool,
     /// The flag's, if it is left out.
     #[serde(default, deserialize_with = "policy")]
     pub policy: Option<Policy>,
@@ -111,6 +114,10 @@ impl<'de> Visitor<'de> for UrlOrMap {
         }
         Fields::deserialize(MapAccessDeserializer::new(map))
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn worker_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WorkerUrl, D::Error> {

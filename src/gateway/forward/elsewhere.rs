@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::future::join_all;
 use http::header;
 use http_body::Body;
@@ -15,12 +15,12 @@ use serde_json::Value;
 
 use super::{Attempts, Received};
 use crate::gateway::answer::Answer;
-use crate::gateway::destination::Said;
 use crate::gateway::error::GatewayError;
 use crate::gateway::exchange::Exchange;
-use crate::gateway::upload::{Peeked, Resend, WorkerBody};
+use crate::gateway::upload::{Resend, WorkerBody};
 use crate::headers;
 use crate::modules::RequestHead;
+use crate::prompt::Prompt;
 use crate::workers::{Pool, Worker};
 
 /// Bytes of a worker's answer that are looked at, and the time in which they must come.
@@ -82,7 +82,9 @@ pub(super) async fn body_for_another(
         return Ok(None);
     }
     received.look().await?;
-    let model = exchange.record.model.clone().or_else(|| model_in(resend.kept()?));
+    let model = exchange.record.model.clone().or_else(|| model_in(&resend.kept()?));
+    // An alias is not what workers list.
+    let model = model.map(|model| pool.serves.own_name(&model).map(Box::from).unwrap_or(model));
     if !names_model(received.seen.as_deref().unwrap_or_default(), model.as_deref()) {
         return Ok(None);
     }
@@ -111,9 +113,8 @@ async fn renew<'w>(workers: impl Iterator<Item = &'w Arc<Worker>>) {
     let _ = tokio::time::timeout(RENEWAL, renewed).await;
 }
 
-fn model_in(body: Bytes) -> Option<Box<str>> {
-    let peeked = Peeked::Whole(body);
-    Said::in_body(&peeked).prompt()?.model.name().map(Into::into)
+fn model_in(body: &[u8]) -> Option<Box<str>> {
+    Prompt::read(body).ok()?.model.map(Into::into)
 }
 
 /// Whether an answer says that it is the model that was not found: by the OpenAI API's code or parameter, or by naming

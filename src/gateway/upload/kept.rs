@@ -71,8 +71,31 @@ pub struct Kept {
 
 impl Kept {
     /// Bytes that may be kept.
-    pub fn most(&self) -> u64 {
+    fn most(&self) -> u64 {
         self.keep.as_ref().map_or(0, |keep| keep.most)
+    }
+
+    /// Lets so many bytes be kept from now on. How many could be before.
+    pub fn allow(&mut self, most: u64) -> u64 {
+        self.keep.as_mut().map_or(0, |keep| mem::replace(&mut keep.most, most))
+    }
+
+    /// How many pieces there are.
+    pub fn count(&self) -> usize {
+        self.pieces.len() + usize::from(!self.small.is_empty())
+    }
+
+    /// Counts so many bytes more, which are not kept here.
+    pub fn charge(&mut self, bytes: u64) -> Result<(), NoRoom> {
+        self.take(bytes)
+    }
+
+    /// Keeps these in place of what is kept, if anything is. They hold about the same bytes.
+    pub fn replace<'a>(&mut self, pieces: impl IntoIterator<Item = &'a Bytes>) {
+        if !self.is_lost {
+            self.small = BytesMut::new();
+            self.pieces = pieces.into_iter().cloned().collect();
+        }
     }
 
     /// Keeps a piece; one that there is no room for changes nothing.

@@ -31,13 +31,19 @@ fn corpus() -> Vec<(String, Model)> {
         (body(&[field("model", "a")]), named("a")),
         (body(&[file("\r\n\r\r\n--b-\r\n--b"), field("model", "a"), field("x", "y")]), named("a")),
         (body(&[field("model", "a"), field("model", "b")]), named("b")),
-        (body(&[field("model", "")]), named("")),
+        (body(&[field("model", "a"), field("model", "")]), Model::Unsaid),
         (body(&[field("model", "a\r\n--b\r\r\n")]), named("a\r\n--b\r\r\n")),
         (body(&[field("x", "Content-Disposition: form-data; name=\"model\"\r\n\r\nno")]), Model::Unsaid),
         (format!("a preamble\r\n{}--b-b  \r\n{}", field("model", "a"), end), named("a")),
         (format!("\r\n{}{end}an epilogue\r\n{}", field("model", "a"), field("model", "no")), named("a")),
         (body(&["--b-b\r\nContent-Disposition: form-data; name=model\r\nA: b\r\n\r\na\r\n".into()]), named("a")),
-        (body(&["--b-b\r\nContent-Disposition: form-data; NAME = \"mod\\el\"\r\n\r\na\r\n".into()]), named("a")),
+        (body(&["--b-b\r\nContent-Disposition: form-data; NAME = \"model\"\r\n\r\na\r\n".into()]), named("a")),
+        (body(&["--b-b\r\nContent-Disposition: form-data; name=\"mod\\el\"\r\n\r\na\r\n".into()]), Model::Unsaid),
+        (
+            body(&[field("model", "a\r\n--b-bx\r\n--b-b \rx\r\n--b-b\ny\r\n--b-b-z")]),
+            named("a\r\n--b-bx\r\n--b-b \rx\r\n--b-b\ny\r\n--b-b-z"),
+        ),
+        (body(&[field("model", "\r\n--b-b\r\r\n--b-b-")]), named("\r\n--b-b\r\r\n--b-b-")),
         // A file, whatever its field is called.
         (
             body(&["--b-b\r\nContent-Disposition: form-data; name=\"model\"; filename=\"f\"\r\n\r\na\r\n".into()]),
@@ -81,24 +87,30 @@ fn every_split_finds_the_same() {
 
 #[test]
 fn places_are_those_of_the_contents() {
-    let body = [field("model", "first"), file("x"), field("model", ""), field("model", "last")].concat() + "--b-b--";
+    let body =
+        [field("model", "first\r\n--b-bx"), file("x"), field("model", ""), field("model", "last")].concat() + "--b-b--";
     let found = scanned(&[body.as_bytes()]).found;
     let contents: Vec<&str> = found.places.iter().map(|at| &body[at.start as usize..at.end as usize]).collect();
-    assert_eq!(contents, ["first", "", "last"]);
+    assert_eq!(contents, ["first\r\n--b-bx", "", "last"]);
 }
 
 #[test]
 fn parameters_are_read_as_they_are_quoted() {
     for (text, name, value) in [
-        ("a=b", "a", Some("b")),
+        ("x;a=b", "a", Some("b")),
         (" form-data ; a = b ; c=d", "c", Some("d")),
-        ("a=\"b;c=d\"; e=\"f\\\"g\\\\\"", "e", Some("f\"g\\")),
-        ("a=\"b;c=d\"; e=f", "c", None),
-        ("A=\"b\"x;c=\"\"", "c", Some("")),
-        ("a=1;a=2", "a", Some("2")),
-        ("a=\"open", "a", Some("open")),
-        ("a=", "a", Some("")),
-        ("=;;=;a", "a", None),
+        ("x;a=\"b;c=d\"; e=\"f\\\"g\\\\h\\i\"", "e", Some("f\"g\\h\\i")),
+        ("x;a=\"b;c=d\"; e=f", "c", None),
+        ("x;A=\"b\"x;c=\"\"", "c", Some("")),
+        ("x;A=\"b\"x;c=\"\"", "a", Some("\"b\"x")),
+        ("x;a=b\";c=d", "c", None),
+        ("x;a=1;a=2", "a", Some("2")),
+        ("x;a=1;a", "a", Some("")),
+        ("x;a=\"open", "a", Some("\"open")),
+        ("x;a=", "a", Some("")),
+        ("x;a=\"", "a", Some("\"")),
+        ("a=b", "a", None),
+        ("=;;=;x", "a", None),
         ("", "a", None),
     ] {
         let found = parameter(text.as_bytes(), name.as_bytes());

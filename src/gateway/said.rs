@@ -1,0 +1,229 @@
+//! What a request says that decides where it goes: the model that it names, and its prompt. As much of the body is read
+//! for that as it takes, and no more than may be held.
+//!
+//! A short body is read whole, because of several models the last counts. Of a longer one no more is held than it takes
+//! to find a model. It is sent on then, and what follows is watched: a body that names another model further on breaks
+//! off, so no worker gets to see what its pool was not chosen for.
+//!
+//! What can't be judged is passed on as if it said nothing: the worker knows better what is wrong with it.
+
+mod coded;
+
+use bytes::Bytes;
+use http::header;
+use http::uri::PathAndQuery;
+use http_body::Body;
+
+use super::error::GatewayError;
+use super::exchange::Exchange;
+use super::upload::{Stopped, WorkerBody};
+use crate::content_coding::{Coding, UnknownCoding};
+use crate::model_name::{self, Format, Found, Model, Place, Scanner, Spelling};
+use crate::modules::RequestHead;
+use crate::prompt::Prompt;
+
+/// What somebody wants to know of a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wants {
+    /// The model, because there are several to choose from.
+    pub choice: bool,
+    /// The model, although the pool is known: it may be an alias that the workers don't know.
+    pub name: bool,
+    pub prompt: bool,
+}
+
+impl Wants {
+    pub fn something(self) -> bool {
+        self.choice || self.name || self.prompt
+    }
+
+    fn model(self) -> bool {
+        self.choice || self.name
+    }
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct Said {
+    /// `Unsaid` also if nobody wants to know.
+    pub model: Model,
+    named: Named,
+    /// The body, if it may have a prompt that is wanted.
+    text: Option<Bytes>,
+}
+
+/// Where the model is named.
+#[derive(Default)]
+enum Named {
+    #[default]
+    Nowhere,
+    InQuery(Vec<Place>),
+    InBody {
+        places: Vec<Place>,
+        spelling: Spelling,
+        /// Places are those in the decoded body.
+        coding: Option<Coding>,
+    },
+}
+
+impl Said {
+    /// Reads what is wanted of a request.
+    pub async fn read(
+        wants: Wants,
+        exchange: &Exchange<'_>,
+        head: &RequestHead,
+        body: WorkerBody,
+    ) -> Result<(WorkerBody, Self), GatewayError> {
+        let (body, mut said) = Self::in_body(wants, exchange, head, body).await?;
+        if said.model == Model::Unsaid
+            && wants.model()
+            && let Some(query) = head.uri.query()
+        {
+            let Found { model, places, .. } = model_name::in_query(query);
+            (said.model, said.named) = (model, Named::InQuery(places.into_vec()));
+        }
+        Ok((body, said))
+    }
+
+    async fn in_body(
+        wants: Wants,
+        exchange: &Exchange<'_>,
+        head: &RequestHead,
+        body: WorkerBody,
+    ) -> Result<(WorkerBody, Self), GatewayError> {
+        let length = body.size_hint();
+        let format = Format::of(&head.headers, length.exact().is_some()).filter(|_| !body.is_end_stream());
+        let Some(format) = format else { return Ok((body, Self::default())) };
+        let most = exchange.config().retries.max_buffered_request_bytes;
+        let wants_text = wants.prompt && format == Format::Json && length.lower() <= most;
+        if !wants.model() && !wants_text {
+            return Ok((body, Self::default()));
+        }
+        let scanned = if wants.model() { exchange.config().limits.max_scanned_request_bytes } else { 0 };
+        let search = Search { wants, wants_text, most, limit: scanned.max(most) };
+        match Coding::of(&head.headers) {
+            Ok(None) if wants.model() => search.plain(exchange, &format, body).await,
+            Ok(None) => search.text(exchange, body).await,
+            Ok(Some(coding)) => search.coded(exchange, &format, coding, body).await,
+            Err(UnknownCoding) if wants.choice => Err(GatewayError::UnknownCoding),
+            Err(UnknownCoding) => Ok((body, Self::default())),
+        }
+    }
+
+    /// The prompt. It takes time.
+    pub fn prompt(&self) -> Option<Prompt<'_>> {
+        Prompt::read(self.text.as_ref()?).ok()
+    }
+
+    /// Nobody wants to know the prompt.
+    pub fn forget_prompt(&mut self) {
+        self.text = None;
+    }
+
+    /// Names another model in the place of this one.
+    pub async fn rename(
+        &self,
+        name: &str,
+        exchange: &Exchange<'_>,
+        head: &mut RequestHead,
+        mut body: WorkerBody,
+    ) -> Result<WorkerBody, GatewayError> {
+        match &self.named {
+            Named::Nowhere => {}
+            Named::InQuery(places) => rename_query(head, places, name),
+            Named::InBody { places, .. } if places.is_empty() => {}
+            Named::InBody { places, spelling, coding } => {
+                let upload = exchange.record.upload();
+                if let Some(coding) = coding {
+                    body = coded::decoded(exchange, *coding, body).await?;
+                    head.headers.remove(header::CONTENT_ENCODING);
+                }
+                body.rewrite(&upload, places, &spelling.of(name).into());
+                // The length of what is sent, whatever the client said.
+                head.headers.remove(header::CONTENT_LENGTH);
+            }
+        }
+        Ok(body)
+    }
+}
+
+fn rename_query(head: &mut RequestHead, places: &[Place], name: &str) {
+    let Some(query) = head.uri.query() else { return };
+    let target = format!("{}?{}", head.uri.path(), model_name::renamed_query(query, places, name));
+    // The name is escaped; everything else has been a valid target before.
+    if let Ok(target) = PathAndQuery::try_from(target) {
+        head.uri = target.into();
+    }
+}
+
+/// How a body is searched.
+struct Search {
+    wants: Wants,
+    /// It may have a prompt that is wanted, and is not too long for that.
+    wants_text: bool,
+    /// The longest body that is read whole although its model is known.
+    most: u64,
+    /// The longest part of a body that is held.
+    limit: u64,
+}
+
+impl Search {
+    /// Reads a body whose model decides.
+    async fn plain(
+        &self,
+        exchange: &Exchange<'_>,
+        format: &Format,
+        body: WorkerBody,
+    ) -> Result<(WorkerBody, Said), GatewayError> {
+        let mut scanner = format.scanner();
+        let reading = body.hold(self.limit, |piece, held| {
+            scanner.push(piece);
+            let wants_text = self.wants_text && held <= self.most && scanner.is_object();
+            !wants_text && (scanner.is_done() || (held > self.most && is_known(&scanner)))
+        });
+        let (mut body, stopped) = reading.await?;
+        if stopped == Stopped::Whole {
+            scanner.finish();
+        }
+        if !self.is_enough(stopped, &scanner)? {
+            return Ok((body, Said::default()));
+        }
+        let has_text = self.wants_text && scanner.is_object();
+        let text = if has_text { body.join(&exchange.record.upload()) } else { None };
+        let (spelling, Found { model, places, .. }) = (scanner.spelling(), scanner.found().clone());
+        if stopped != Stopped::Whole && !scanner.is_done() {
+            body.watch(scanner);
+        }
+        let named = Named::InBody { places: places.into_vec(), spelling, coding: None };
+        Ok((body, Said { model, named, text }))
+    }
+
+    /// Whether enough of a body was read to say what it names.
+    fn is_enough(&self, stopped: Stopped, scanner: &Scanner) -> Result<bool, GatewayError> {
+        match stopped {
+            Stopped::Whole | Stopped::Enough => Ok(true),
+            Stopped::TooLong | Stopped::NoRoom if is_known(scanner) => Ok(true),
+            Stopped::TooLong if self.wants.choice => Err(GatewayError::BodyTooLarge(self.limit)),
+            Stopped::NoRoom if self.wants.choice => Err(GatewayError::Pressed),
+            Stopped::TooLong | Stopped::NoRoom => Ok(false),
+        }
+    }
+
+    /// Reads a body for its prompt alone, unless it begins as no JSON object does.
+    async fn text(&self, exchange: &Exchange<'_>, body: WorkerBody) -> Result<(WorkerBody, Said), GatewayError> {
+        let mut begins = None;
+        let reading = body.hold(self.limit, |piece, _| {
+            begins = begins.or_else(|| piece.trim_ascii_start().first().copied());
+            begins.is_some_and(|first| first != b'{')
+        });
+        let (mut body, stopped) = reading.await?;
+        let is_object = stopped == Stopped::Whole && begins == Some(b'{');
+        let text = if is_object { body.join(&exchange.record.upload()) } else { None };
+        Ok((body, Said { text, ..Said::default() }))
+    }
+}
+
+/// Whether a model is found, and what follows can be watched for others.
+fn is_known(scanner: &Scanner) -> bool {
+    scanner.found().model != Model::Unsaid && !scanner.ends_with_body()
+}

@@ -1,0 +1,160 @@
+//! Bodies with a content coding: decoded to look at, and sent on as they came.
+
+use bytes::Bytes;
+use tokio::task::yield_now;
+
+use super::{Named, Said, Search};
+use crate::content_coding::{Coding, Step};
+use crate::gateway::error::GatewayError;
+use crate::gateway::exchange::Exchange;
+use crate::gateway::upload::{Stopped, WorkerBody};
+use crate::model_name::{Format, Found, Model, Scanner};
+
+/// Bytes that any body may hold once it is decoded.
+const ANY: u64 = 16 << 20;
+/// How many times as much as it is long a body may hold besides. Text rarely shrinks to less than a tenth.
+const TIMES: u64 = 20;
+/// Bytes that are decoded in one step.
+const AT_ONCE: usize = 16 * 1024;
+/// Steps after which others get their turn.
+const STEPS: u32 = 8;
+
+/// How a decoded body ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Whole,
+    /// Nobody wanted more.
+    Enough,
+    /// What followed is not what the coding says.
+    Broken,
+    /// It holds more than so many bytes, which is far more than its length.
+    TooLong(u64),
+    NoRoom,
+}
+
+/// Whether somebody wants more.
+enum Taken {
+    More,
+    Enough,
+    NoRoom,
+}
+
+/// Decodes what the pieces hold and shows it to `take` bit by bit. One body at a time in each shard: what a decoder
+/// needs in memory is counted nowhere else.
+async fn decode(
+    exchange: &Exchange<'_>,
+    coding: Coding,
+    pieces: &[Bytes],
+    mut take: impl FnMut(&[u8]) -> Taken,
+) -> End {
+    let _turn = exchange.gateway.decoding.acquire().await;
+    let most = ANY + TIMES * pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+    let (mut decoder, mut buffer) = (coding.decoder(pieces), vec![0; AT_ONCE]);
+    let (mut bytes, mut steps) = (0, 0);
+    loop {
+        match decoder.step(&mut buffer) {
+            Step::Bytes(count) => {
+                bytes += count as u64;
+                if bytes > most {
+                    return End::TooLong(most);
+                }
+                match take(&buffer[..count]) {
+                    Taken::More => {}
+                    Taken::Enough => return End::Enough,
+                    Taken::NoRoom => return End::NoRoom,
+                }
+            }
+            Step::Nothing => {}
+            Step::End => return End::Whole,
+            Step::Broken => return End::Broken,
+        }
+        steps += 1;
+        if steps % STEPS == 0 {
+            yield_now().await;
+        }
+    }
+}
+
+/// The body without its coding.
+pub async fn decoded(exchange: &Exchange<'_>, coding: Coding, body: WorkerBody) -> Result<WorkerBody, GatewayError> {
+    let (upload, pieces, mut decoded) = (exchange.record.upload(), body.held(), Vec::new());
+    let end = decode(exchange, coding, &pieces, |bytes| {
+        // It is counted before it is held.
+        if upload.charge(bytes.len() as u64).is_err() {
+            return Taken::NoRoom;
+        }
+        decoded.extend_from_slice(bytes);
+        Taken::More
+    });
+    let end = end.await;
+    match end {
+        End::Whole | End::Enough => {
+            upload.let_go();
+            Ok(WorkerBody::Whole(Some(decoded.into())))
+        }
+        End::Broken => Err(GatewayError::BrokenBody),
+        End::TooLong(most) => Err(GatewayError::BodyTooLarge(most)),
+        End::NoRoom => Err(GatewayError::Pressed),
+    }
+}
+
+impl Search {
+    /// Reads a body that has to be decoded to see what it says. It is held whole.
+    pub(super) async fn coded(
+        &self,
+        exchange: &Exchange<'_>,
+        format: &Format,
+        coding: Coding,
+        body: WorkerBody,
+    ) -> Result<(WorkerBody, Said), GatewayError> {
+        let (body, stopped) = body.hold(self.limit, |_, _| false).await?;
+        let mut scanner = format.scanner();
+        if stopped != Stopped::Whole {
+            return self.is_enough(stopped, &scanner).map(|_| (body, Said::default()));
+        }
+        let (pieces, mut text) = (body.held(), Vec::new());
+        let mut has_text = self.wants_text;
+        let end = decode(exchange, coding, &pieces, |bytes| {
+            scanner.push(bytes);
+            has_text &= scanner.is_object() && (text.len() + bytes.len()) as u64 <= self.most;
+            if has_text {
+                text.extend_from_slice(bytes);
+            }
+            if has_text || !scanner.is_done() { Taken::More } else { Taken::Enough }
+        });
+        let end = end.await;
+        match end {
+            End::TooLong(most) if self.wants.choice => return Err(GatewayError::BodyTooLarge(most)),
+            End::TooLong(_) => return Ok((body, Said::default())),
+            End::Broken | End::Whole | End::Enough | End::NoRoom => scanner.finish(),
+        }
+        let mut coding = Some(coding);
+        if !says_something(&scanner) {
+            let mut plain = format.scanner();
+            pieces.iter().for_each(|piece| plain.push(piece));
+            plain.finish();
+            // It is not coded at all: many workers don't look at the field either.
+            if says_something(&plain) {
+                (scanner, coding) = (plain, None);
+            }
+        }
+        let spelling = scanner.spelling();
+        let Found { model, places, .. } = scanner.found().clone();
+        // What is broken can't be written anew.
+        let places = if end == End::Broken && coding.is_some() { Vec::new() } else { places.into_vec() };
+        let text = if end == End::Whole && has_text { self.counted(exchange, text) } else { None };
+        let model = if self.wants.model() { model } else { Model::Unsaid };
+        Ok((body, Said { model, named: Named::InBody { places, spelling, coding }, text }))
+    }
+
+    /// A decoded body, if there is room for it beside the other.
+    fn counted(&self, exchange: &Exchange<'_>, text: Vec<u8>) -> Option<Bytes> {
+        let has_room = exchange.record.upload().charge(text.len() as u64).is_ok();
+        has_room.then(|| text.into())
+    }
+}
+
+/// Whether a scanner has met what it is made for.
+fn says_something(scanner: &Scanner) -> bool {
+    scanner.is_object() || scanner.found().count > 0
+}
