@@ -10,6 +10,7 @@ pub mod control;
 mod cors;
 mod destination;
 pub mod error;
+mod event_stream;
 mod exchange;
 mod forward;
 mod hooks;
@@ -182,7 +183,7 @@ impl Gateway {
         }
         let silence = match (&content, &hold.view) {
             (Content::Stream { rest, .. }, Some(view)) if !rest.is_end_stream() => {
-                Some(Silence::new(&head, &rest.size_hint(), &view.snapshot.config.limits, &self.deadlines))
+                Some(Silence::new(&mut head, &rest.size_hint(), &view.snapshot.config.limits, &self.deadlines))
             }
             _ => None,
         };

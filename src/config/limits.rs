@@ -40,4 +40,7 @@ pub struct Limits {
     /// Send a comment to the client of an event stream when its worker has been silent for this time; 0 sends none
     #[arg(long, env = "SMG_SSE_KEEPALIVE_SECS", default_value = "15", value_name = "SECONDS", value_parser = seconds_or_none)]
     pub sse_keepalive_secs: Duration,
+    /// Do not add `X-Accel-Buffering: no`, which keeps nginx from buffering, to event streams of workers that do not say it
+    #[arg(long, env = "SMG_DISABLE_ACCEL_BUFFERING_HEADER")]
+    pub disable_accel_buffering_header: bool,
 }

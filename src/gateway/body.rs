@@ -186,18 +186,16 @@ impl GatewayBody {
         if self.hold.deadline.as_ref().is_some_and(|deadline| deadline.poll_expired(cx).is_ready()) {
             return Poll::Ready(Some(Err(BodyError::Timeout)));
         }
-        let rest = match &mut self.content {
+        let frame = match &mut self.content {
             Content::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Stream { first: first @ Some(_), .. } => {
-                return Poll::Ready(first.take().map(|first| Ok(Frame::data(first))));
-            }
-            Content::Stream { first: None, rest } => rest,
+            Content::Stream { first: first @ Some(_), .. } => Poll::Ready(first.take().map(|it| Ok(Frame::data(it)))),
+            Content::Stream { first: None, rest } => Pin::new(rest).poll_frame(cx).map_err(BodyError::Worker),
             Content::Tunnel(_) => return Poll::Ready(None),
         };
-        match (Pin::new(rest).poll_frame(cx).map_err(BodyError::Worker), &mut self.silence) {
+        match (frame, &mut self.silence) {
             (Poll::Pending, Some(silence)) => silence.poll(cx).map(Some),
-            (Poll::Ready(Some(Ok(frame))), Some(silence)) => {
-                silence.broken(&frame);
+            (Poll::Ready(Some(Ok(mut frame))), Some(silence)) => {
+                silence.broken(&mut frame);
                 Poll::Ready(Some(Ok(frame)))
             }
             (frame, _) => frame,

@@ -6,11 +6,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::BodyError;
 use super::error::GatewayError;
+use super::event_stream::EventStream;
 use super::upload::WorkerBody;
 use crate::config::Limits;
 use crate::deadline::{Deadline, Deadlines};
@@ -18,8 +19,12 @@ use crate::headers;
 use crate::modules::ResponseHead;
 use crate::workers::answer::AnswerBody;
 
-/// A comment of an event stream, which clients pass over (WHATWG HTML section 9.2.6).
-const COMMENT: &[u8] = b": keep-alive\n\n";
+/// A comment of an event stream, which clients ignore (WHATWG HTML section 9.2.6). It has no empty line behind it: many
+/// clients take that for an event without data.
+const COMMENT: &[u8] = b": keep-alive\n";
+
+/// Tells nginx whether to buffer an answer, which it does unless `no` is said.
+static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// See the module's documentation.
 pub struct Silence {
@@ -34,26 +39,30 @@ pub struct Silence {
 
 struct Comments {
     interval: Duration,
-    /// The last bytes that were sent. A comment is one only between two events.
-    tail: [u8; 2],
+    stream: EventStream,
 }
 
 impl Silence {
-    /// `length` is that of the answer: one that is known has no room for comments.
-    pub fn new(head: &ResponseHead, length: &SizeHint, limits: &Limits, deadlines: &Deadlines) -> Self {
-        let takes_more = length.exact().is_none() && !limits.sse_keepalive_secs.is_zero();
-        let is_plain = || !head.headers.contains_key(header::CONTENT_ENCODING);
-        let comments = (takes_more && has_comments(&head.headers) && is_plain())
-            .then_some(Comments { interval: limits.sse_keepalive_secs, tail: *b"\n\n" });
+    /// `length` is that of the answer. An event stream of a known length has no room for comments, and gains nothing by
+    /// not being buffered: it is complete already.
+    pub fn new(head: &mut ResponseHead, length: &SizeHint, limits: &Limits, deadlines: &Deadlines) -> Self {
+        let is_event_stream = length.exact().is_none() && has_comments(&head.headers);
+        if is_event_stream && !limits.disable_accel_buffering_header {
+            head.headers.entry(&X_ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
+        }
+        let interval = limits.sse_keepalive_secs;
+        let takes_comments =
+            is_event_stream && !interval.is_zero() && !head.headers.contains_key(header::CONTENT_ENCODING);
+        let comments = takes_comments.then(|| Comments { interval, stream: EventStream::default() });
         let stall = limits.stream_body_stall_timeout_secs;
         Self { deadlines: deadlines.clone(), deadline: None, stall, comments, silent: None }
     }
 
-    /// The worker has said something.
-    pub fn broken(&mut self, frame: &Frame<Bytes>) {
+    /// The worker has said something. The first bytes of it may have to be omitted, see [`EventStream::pass`].
+    pub fn broken(&mut self, frame: &mut Frame<Bytes>) {
         self.silent = None;
-        if let (Some(comments), Some(data)) = (&mut self.comments, frame.data_ref()) {
-            comments.note(data);
+        if let (Some(comments), Some(data)) = (&mut self.comments, frame.data_mut()) {
+            comments.stream.pass(data);
         }
     }
 
@@ -70,7 +79,10 @@ impl Silence {
                 return Poll::Ready(Err(BodyError::Stalled));
             }
             self.wait(silent);
-            if self.comments.as_ref().is_some_and(Comments::is_between_events) {
+            if let Some(Comments { stream, .. }) = &mut self.comments
+                && stream.takes_comment()
+            {
+                stream.commented();
                 return Poll::Ready(Ok(Frame::data(Bytes::from_static(COMMENT))));
             }
         }
@@ -127,45 +139,7 @@ impl Body for Attentive<'_> {
     }
 }
 
-impl Comments {
-    fn note(&mut self, data: &[u8]) {
-        for byte in data[data.len().saturating_sub(4)..].iter().filter(|byte| **byte != b'\r') {
-            self.tail = [self.tail[1], *byte];
-        }
-    }
-
-    /// An event ends with an empty line. A stream with CR alone for the end of a line gets no comments.
-    fn is_between_events(&self) -> bool {
-        self.tail == *b"\n\n"
-    }
-}
-
 /// Only this kind of stream has comments.
 fn has_comments(headers: &HeaderMap) -> bool {
     headers::media_type(headers).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn comments_go_between_events_only() {
-        for (pieces, between) in [
-            (&["data: a\n\n"][..], true),
-            (&["data: a\r\n\r\n"], true),
-            (&["data: a\n", "\n"], true),
-            (&["data: a\r\n\r", "\n"], true),
-            (&["data: a\n"], false),
-            (&["data: a\r\n"], false),
-            (&["data: a"], false),
-            (&["data: a\n\n", "d"], false),
-            (&["", "data: a\n\n", ""], true),
-            (&[], true),
-        ] {
-            let mut comments = Comments { interval: Duration::ZERO, tail: *b"\n\n" };
-            pieces.iter().for_each(|piece| comments.note(piece.as_bytes()));
-            assert_eq!(comments.is_between_events(), between, "{pieces:?}");
-        }
-    }
 }

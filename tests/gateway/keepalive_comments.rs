@@ -1,10 +1,11 @@
 //! Comments to the clients of event streams whose workers are silent (case 39): between events only, and only where they
 //! are comments.
 
-use crate::support::{Client, Conn, Gate, Gateway, Worker};
+use crate::support::{Client, Conn, Gate, Gateway, H2, Worker};
 use std::time::Duration;
 
-const COMMENT: &str = ": keep-alive\n\n";
+/// Without an empty line behind it, which would be an event without data to many clients.
+const COMMENT: &str = ": keep-alive\n";
 /// Several times the interval of the comments.
 const LONG: Duration = Duration::from_millis(400);
 
@@ -36,7 +37,9 @@ fn ask(gateway: &Gateway) -> Client {
 
 #[test]
 fn comments_come_before_the_first_event_and_between_events_again_and_again() {
-    for (first, second) in [("data: 1\n\n", "data: 2\n\n"), ("data: 1\r\n\r\n", "id: 2\r\n\r\n")] {
+    for (first, second) in
+        [("data: 1\n\n", "data: 2\n\n"), ("data: 1\r\n\r\n", "id: 2\r\n\r\n"), ("data: 1\r\r", "data: 2\r\r")]
+    {
         let begin = |conn: &mut Conn| conn.start_events();
         let (worker, seen) = pausing(begin, move |conn| {
             conn.chunk(first);
@@ -58,19 +61,93 @@ fn comments_come_before_the_first_event_and_between_events_again_and_again() {
 
 #[test]
 fn an_event_is_never_torn_apart() {
-    for pieces in
-        [&["data: 1", "\n\n"][..], &["data: 1\n", "data: 2\n\n"], &["data: 1\r\n\r", "\n"], &["da", "ta: 1\n\n"]]
-    {
+    for pieces in [
+        &["data: 1", "\n\n"][..],
+        &["data: 1\n", "data: 2\n\n"],
+        &["data: 1\r\n\r", "\n"],
+        &["data: 1\r", "\n\r\n"],
+        &["da", "ta: 1\n\n"],
+        &["id: 0\n", "data: 1\n\n"],
+    ] {
         let worker = Worker::new(move |_, conn| {
             conn.start_events();
-            for piece in pieces {
+            let (last, before) = pieces.split_last().expect("some are given");
+            for piece in before {
                 conn.chunk(piece);
-                assert!(piece.ends_with("\n\n") || piece == &"\n" || conn.is_silent_for(LONG));
+                assert!(conn.is_silent_for(LONG));
             }
+            conn.chunk(last);
             conn.chunk("");
         });
         let answer = ask(&commenting(&worker)).read_response();
         assert_eq!(answer.text(), pieces.concat());
+    }
+}
+
+// One more empty line would be one more event to clients that know an id by then.
+#[test]
+fn a_comment_is_one_line_behind_which_the_next_event_begins() {
+    let worker = Worker::new(|_, conn| {
+        conn.start_events();
+        conn.chunk("id: 0\ndata: 1\n\n");
+        assert!(conn.is_silent_for(LONG));
+        conn.chunk("data: 2\n\n");
+        conn.chunk("");
+    });
+    let gateway = commenting(&worker);
+    for text in [ask(&gateway).read_response().text(), H2::connect(&gateway).get("/").text()] {
+        assert!(text.contains(COMMENT), "{text:?}");
+        assert_eq!(text.replace(COMMENT, ""), "id: 0\ndata: 1\n\ndata: 2\n\n");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_behind_the_first_comment_is_omitted() {
+    let worker = Worker::new(|_, conn| {
+        conn.start_events();
+        assert!(conn.is_silent_for(LONG));
+        conn.chunk("\u{feff}data: 1\n\n");
+        conn.chunk("");
+    });
+    let text = ask(&commenting(&worker)).read_response().text();
+    assert!(text.starts_with(COMMENT), "{text:?}");
+    assert_eq!(text.replace(COMMENT, ""), "data: 1\n\n");
+}
+
+#[test]
+fn nothing_is_sent_before_the_head_came() {
+    let worker = Worker::new(|_, conn| {
+        conn.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n");
+        assert!(conn.is_silent_for(LONG));
+        conn.send("X-Late: yes\r\nTransfer-Encoding: chunked\r\n\r\n");
+        conn.chunk("data: 1\n\n");
+        conn.chunk("");
+    });
+    let answer = ask(&commenting(&worker)).read_response();
+    assert_eq!((answer.headers.get("x-late"), answer.text().as_str()), (Some("yes"), "data: 1\n\n"));
+}
+
+#[test]
+fn event_streams_are_not_to_be_buffered_unless_their_worker_says_otherwise() {
+    let name = "x-accel-buffering";
+    let worker = Worker::new(|request, conn| {
+        let head = match request.target.as_str() {
+            "/events" => "Content-Type: text/event-stream; charset=utf-8\r\n",
+            "/said" => "Content-Type: text/event-stream\r\nX-Accel-Buffering: yes\r\n",
+            _ => "Content-Type: application/json\r\n",
+        };
+        conn.send(format!("HTTP/1.1 200 OK\r\n{head}Transfer-Encoding: chunked\r\n\r\n"));
+        conn.chunk("{}\n\n");
+        conn.chunk("");
+    });
+    let gateway = Gateway::before(&worker);
+    assert_eq!(gateway.get("/events").headers.get(name), Some("no"));
+    assert_eq!(H2::connect(&gateway).get("/events").headers.get(name), Some("no"));
+    assert_eq!(gateway.get("/said").headers.get(name), Some("yes"));
+    assert_eq!(gateway.get("/json").headers.get(name), None);
+    for flag in ["--sse-keepalive-secs=0", "--disable-accel-buffering-header"] {
+        let gateway = Gateway::builder().worker(&worker).arg(flag).start();
+        assert_eq!(gateway.get("/events").headers.has(name), flag.starts_with("--sse"), "{flag}");
     }
 }
 
