@@ -28,8 +28,8 @@ use crate::stream::Stream;
 
 /// Header lines and bytes of a request's head.
 pub const LIMITS: Limits = Limits { fields: 100, bytes: 64 * 1024 };
-/// What is read ahead of requests that the client sends before it has its answer.
-const MAX_READ_AHEAD: usize = 128 * 1024;
+/// What is read ahead of requests that the client sends before it has its answer, besides what is read at once.
+const MAX_READ_AHEAD: usize = 4 * 1024;
 /// What is read of a body that nobody wanted, to use the connection again.
 const MAX_DISCARDED: u64 = 256 * 1024;
 /// How long a closing connection waits for its client to close too.

@@ -67,6 +67,9 @@ use crate::snapshot::{Publisher, SnapshotCache};
 use crate::trace::{Trace, Tracer};
 use crate::workers::retry::Budget;
 
+/// Answers that were broken off, each of which may have held 64 KiB for its client.
+const WORTH_RELEASING: usize = 16;
+
 /// What all shards share.
 pub struct Shared {
     pub publisher: Arc<Publisher>,
@@ -109,6 +112,8 @@ pub struct Gateway {
     shelf: Rc<Shelf>,
     /// Who may decode a body now.
     decoding: Semaphore,
+    /// Memory was given back when that was last looked at.
+    is_releasing: Cell<bool>,
 }
 
 impl Gateway {
@@ -119,10 +124,24 @@ impl Gateway {
         let retries = Budget::new(NonZeroU16::new(shared.shards).unwrap_or(NonZeroU16::MIN));
         let patience = Rc::new(Cell::new(Patience::new(&view.snapshot.config.limits)));
         let (cache, view) = (RefCell::new(cache), RefCell::new(Rc::new(view)));
-        let ledger = Rc::new(Ledger { metrics: metrics.clone(), log: AccessLog::new(shared.log.clone()) });
+        let ledger = Rc::new(Ledger::new(metrics.clone(), AccessLog::new(shared.log.clone())));
         let tracer = shared.tracer.clone().map(Rc::new);
         let (shelf, decoding) = (Rc::default(), Semaphore::new(1));
-        Self { shared, deadlines, metrics, ledger, tracer, guests, cache, view, patience, retries, shelf, decoding }
+        Self {
+            shared,
+            deadlines,
+            metrics,
+            ledger,
+            tracer,
+            guests,
+            cache,
+            view,
+            patience,
+            retries,
+            shelf,
+            decoding,
+            is_releasing: Cell::default(),
+        }
     }
 
     /// Answers one request. Whatever happens, the client gets an answer with the request's id.
@@ -364,6 +383,18 @@ impl Gateway {
             *view = Rc::new(view.next(current.clone(), self.guests.as_ref()));
             self.patience.set(Patience::new(&current.config.limits));
         }
+    }
+
+    /// Whether so many answers were broken off that their memory is worth giving back; or at least one more since that
+    /// was last so: a crowd does not leave at once.
+    pub fn has_memory_to_release(&self) -> bool {
+        let broken_off = self.ledger.broken_off.get();
+        let is_worth_it = broken_off >= if self.is_releasing.get() { 1 } else { WORTH_RELEASING };
+        if is_worth_it {
+            self.ledger.broken_off.set(0);
+        }
+        self.is_releasing.set(is_worth_it);
+        is_worth_it
     }
 
     /// Closes connections to workers that nobody has used for a while.

@@ -39,8 +39,8 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | leaves | [`config`], [`content_coding`], [`deadline`], [`headers`], [`http1`], [`http2`], [`metrics`], [`prompt`], [`rate`] |
-//! | | [`stream`], [`telemetry`], [`tls`], [`echo`], [`panics`], [`unix_socket`] |
+//! | leaves | [`allocator`], [`config`], [`content_coding`], [`deadline`], [`headers`], [`http1`], [`http2`], [`metrics`] |
+//! | | [`prompt`], [`rate`], [`stream`], [`telemetry`], [`tls`], [`echo`], [`panics`], [`unix_socket`] |
 //! | on the leaves, not on each other | [`workers`], [`modules`], [`client`] and [`connection`], [`trace`], [`keys`] |
 //! | | [`access_log`], [`admission`], [`model_name`], [`pressure`], [`routes`] |
 //! | what exists | [`snapshot`], [`registry`], [`fleet`] |
@@ -53,6 +53,7 @@
 
 pub mod access_log;
 pub mod admission;
+pub mod allocator;
 pub mod config;
 pub mod content_coding;
 pub mod deadline;

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+use smg::allocator::{ALLOCATOR, Allocator};
 use smg::cli::{self, Cli, Command};
 use smg::config::Config;
 use smg::{modules, run};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static GLOBAL: Allocator = ALLOCATOR;
 
 fn main() -> ExitCode {
     let cli = match Cli::from_process() {

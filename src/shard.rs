@@ -11,6 +11,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
+use crate::allocator;
 use crate::deadline::Deadlines;
 use crate::gateway::metrics::HttpMetrics;
 use crate::gateway::{Gateway, Shared};
@@ -90,7 +91,7 @@ async fn serve(shared: Arc<Shared>, metrics: Arc<HttpMetrics>, mut inbox: mpsc::
     spawn_local(vital(async move { sweeper.run().await }));
     spawn_local(vital(follow(gateway.clone(), publications)));
     spawn_local(vital(tidy(gateway.clone())));
-    spawn_local(vital(rouse(deadlines.clone())));
+    spawn_local(vital(rouse(gateway.clone(), deadlines.clone())));
     while let Some(message) = inbox.recv().await {
         match message {
             Message::Client(arrival) => drop(spawn_local(server::serve(gateway.clone(), arrival))),
@@ -114,10 +115,13 @@ async fn tidy(gateway: Rc<Gateway>) {
     }
 }
 
-/// Wakes those who must look at their client again.
-async fn rouse(deadlines: Deadlines) {
+/// Wakes those who must look at their client again, and gives back the memory of those whose clients have left.
+async fn rouse(gateway: Rc<Gateway>, deadlines: Deadlines) {
     loop {
         tokio::time::sleep(ROUSE_INTERVAL).await;
         deadlines.wake_restless();
+        if gateway.has_memory_to_release() {
+            allocator::release_freed();
+        }
     }
 }

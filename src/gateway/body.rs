@@ -136,6 +136,13 @@ impl GatewayBody {
         matches!(&self.content, Content::Stream { rest, .. } if !rest.is_end_stream())
     }
 
+    /// No more than `count` bytes of a worker's body are read at once.
+    pub fn limit_reads(&mut self, count: usize) {
+        if let Content::Stream { rest, .. } = &mut self.content {
+            rest.limit_reads(count);
+        }
+    }
+
     /// What the connection is to become; the head of the answer must have been sent.
     pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
         match &mut self.content {

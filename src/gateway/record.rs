@@ -1,5 +1,6 @@
 //! What is known of one request: written once, when its answer's body ends, as a log line and as metrics.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -71,8 +72,16 @@ enum End {
 
 /// Where the records of a shard are written.
 pub struct Ledger {
-    pub metrics: Arc<HttpMetrics>,
-    pub log: AccessLog,
+    metrics: Arc<HttpMetrics>,
+    log: AccessLog,
+    /// Answers that were not sent to their end, to be set back by whoever reads it.
+    pub broken_off: Cell<usize>,
+}
+
+impl Ledger {
+    pub fn new(metrics: Arc<HttpMetrics>, log: AccessLog) -> Self {
+        Self { metrics, log, broken_off: Cell::default() }
+    }
 }
 
 /// What the log shows of a request's fields, if it does.
@@ -252,6 +261,9 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let took = self.start.elapsed();
+        if self.end != End::Complete {
+            self.ledger.broken_off.set(self.ledger.broken_off.get() + 1);
+        }
         self.log(took);
         self.ledger.metrics.count(&Answered {
             method: &self.method,

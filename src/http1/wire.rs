@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 /// What is read at once through the thread's buffer.
 const SCRATCH: usize = 16 * 1024;
 /// What is read at once of a larger body.
-const MOST: u64 = 256 * 1024;
+const MOST: usize = 256 * 1024;
 
 thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -29,7 +30,10 @@ pub struct Wire<S> {
     pub unread: BytesMut,
     unwritten: Unwritten,
     /// The last read took all there was room for: more is likely to be there.
-    flows: bool,
+    pub flows: bool,
+    max_read: usize,
+    /// When the last read took everything that had arrived, if whoever read has noted it.
+    pub drained_at: Option<Instant>,
 }
 
 /// What is left of one piece: a front of our own making, data, and a closing.
@@ -61,13 +65,20 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     pub fn new(stream: S) -> Self {
-        Self { stream, unread: BytesMut::new(), unwritten: Unwritten::default(), flows: false }
+        Self {
+            stream,
+            unread: BytesMut::new(),
+            unwritten: Unwritten::default(),
+            flows: false,
+            max_read: MOST,
+            drained_at: None,
+        }
     }
 
     /// Reads what has arrived and appends it to `unread`; 0 at the end. `want` is what the message still lacks, as
     /// far as that is known: what flows of it is read without the copy.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, want: u64) -> Poll<io::Result<usize>> {
-        self.poll_fill_up_to(cx, want.min(MOST))
+        self.poll_fill_up_to(cx, want.min(self.max_read as u64))
     }
 
     /// The same for a piece that is wanted whole: once it flows there is room for all of it, so it is never moved.
@@ -78,21 +89,31 @@ where
     fn poll_fill_up_to(&mut self, cx: &mut Context<'_>, room: u64) -> Poll<io::Result<usize>> {
         let read = if self.flows && room > SCRATCH as u64 {
             self.unread.reserve(usize::try_from(room).unwrap_or(SCRATCH));
-            ready!(pin!(self.stream.read_buf(&mut self.unread)).poll(cx))?
+            let read = ready!(pin!(self.stream.read_buf(&mut self.unread)).poll(cx))?;
+            self.flows = read >= SCRATCH;
+            read
         } else {
-            ready!(self.poll_fill_by_copy(cx))?
+            let read = ready!(self.poll_fill_by_copy(cx))?;
+            self.flows = read >= self.max_read.min(SCRATCH);
+            read
         };
-        self.flows = read >= SCRATCH;
+        self.drained_at = None;
         Poll::Ready(Ok(read))
     }
 
     fn poll_fill_by_copy(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let most = self.max_read.min(SCRATCH);
         READ.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let mut buffer = ReadBuf::new(&mut scratch[..most]);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
             self.unread.extend_from_slice(buffer.filled());
             Poll::Ready(Ok(buffer.filled().len()))
         })
+    }
+
+    /// Reads no more than `count` bytes at once.
+    pub fn limit_reads(&mut self, count: usize) {
+        self.max_read = count;
     }
 
     /// Keeps no more memory than what is unread needs: what was read with it may be gone, and its memory not.

@@ -51,8 +51,14 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 /// Of all: each stream has its whole window, for one whose body nobody reads must not hold up another. It is also what
 /// a connection can make the gateway hold, as much as one to a worker.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
-/// What is kept of an answer that its client does not take, besides the piece that is waiting.
-const SEND_BUFFER: usize = 64 * 1024;
+/// What h2 keeps of an answer that its client does not take before it takes no other piece. One more piece waits in hyper.
+const SEND_BUFFER: usize = 4 * 1024;
+/// What is read at once of a worker's answer, which makes it the largest piece: while few streams are open, and while
+/// there are more of them. A client that takes nothing makes the gateway hold up to two pieces and the buffer for each of
+/// its streams: 52 KiB of each of a few, 2.5 MiB of all.
+const PIECE: usize = 24 * 1024;
+const SMALL_PIECE: usize = 8 * 1024;
+const FEW_STREAMS: usize = 8;
 /// A connection that is silent for so long is asked whether it is there, and has so long to answer.
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_TIME: Duration = Duration::from_secs(20);
@@ -136,7 +142,7 @@ async fn answer(
         gateway.handle(&Caller::Http2(client, &clock), &mut request, None, body).await
     };
     let Reply { head, body } = reply;
-    let mut response = Response::new(StreamBody { body, clock, _stream: stream });
+    let mut response = Response::new(StreamBody { body, clock, stream });
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     let headers = response.headers_mut();
@@ -191,7 +197,7 @@ impl Drop for OpenStream {
 struct StreamBody {
     body: GatewayBody,
     clock: Rc<StreamClock>,
-    _stream: OpenStream,
+    stream: OpenStream,
 }
 
 impl Body for StreamBody {
@@ -199,6 +205,8 @@ impl Body for StreamBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let piece = if self.stream.0.open.get() > FEW_STREAMS { SMALL_PIECE } else { PIECE };
+        self.body.limit_reads(piece);
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         match frame.is_ready() {
             true => self.clock.note_piece(),

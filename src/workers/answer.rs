@@ -116,6 +116,13 @@ where
         }
     }
 
+    /// No more than `count` bytes of it are read at once. Over HTTP/2 its frames are small, and their window bounds them.
+    pub fn limit_reads(&mut self, count: usize) {
+        if let Source::Http1(link, _) = &mut self.0 {
+            link.limit_reads(count);
+        }
+    }
+
     /// Bytes that are here and have not been handed out.
     pub fn read_ahead(&self) -> usize {
         match &self.0 {

@@ -36,8 +36,9 @@ const MOST_STREAMS: usize = 100;
 /// How long a request waits for a connection that another one is making.
 const MOST_WAIT: Duration = Duration::from_millis(100);
 /// What a worker may send before it is read: of one answer, and of all. A client that takes nothing holds up only
-/// its own answer as long as there are fewer of them than the one fits into the other.
-const STREAM_WINDOW: u32 = 64 * 1024;
+/// its own answer as long as there are fewer of them than the one fits into the other. With what is kept for such a
+/// client elsewhere (36 KiB), that of one answer makes 64 KiB.
+const STREAM_WINDOW: u32 = 28 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const MAX_HEAD: u32 = 128 * 1024;
 /// With so large a limit of bytes, h2 takes a block in up to eleven CONTINUATION frames.

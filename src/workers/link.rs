@@ -30,6 +30,8 @@ use crate::stream::Stream;
 const LIMITS: Limits = Limits { fields: 200, bytes: 128 * 1024 };
 /// Interim answers (1xx) that a worker may give to one request.
 const MOST_INTERIM: usize = 32;
+/// What is read at once of an answer, unless its client wants less: no more is read before the client has taken it.
+const PIECE: usize = 32 * 1024;
 /// Time that a client with `Expect: 100-continue` is made to wait for a worker that says neither yes nor no
 /// (RFC 9110 section 10.1.1: it must not wait for ever).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
@@ -167,8 +169,10 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     pub fn new(stream: Stream, peer: SocketAddr) -> Self {
+        let mut wire = Wire::new(stream);
+        wire.limit_reads(PIECE);
         Self {
-            wire: Wire::new(stream),
+            wire,
             heads: HeadReader::default(),
             interim: 0,
             upload: None,
@@ -353,6 +357,11 @@ where
         self.body.whole = true;
     }
 
+    /// Reads no more than `count` bytes of the answer's body at once.
+    pub fn limit_reads(&mut self, count: usize) {
+        self.wire.limit_reads(count.min(PIECE));
+    }
+
     /// The next of the answer's body.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
         if let Err(error) = self.poll_upload(cx) {
@@ -370,6 +379,7 @@ where
     /// Nothing is kept of the last exchange.
     pub fn rest(&mut self) {
         self.wire.compact();
+        self.wire.limit_reads(PIECE);
         self.idle_since = Instant::now();
     }
 

@@ -143,6 +143,7 @@ mod tls_clients;
 mod tls_strangers;
 mod tls_workers;
 mod traces;
+mod unread_answers;
 mod upgrade_refusals;
 mod upgrades;
 mod upstream_h2;
