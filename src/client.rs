@@ -2,6 +2,7 @@
 
 mod http2_body;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
@@ -51,6 +52,8 @@ pub struct Client {
     pub offers: Offers,
     /// The version of TLS, such as `1.3`; empty without.
     pub tls: &'static str,
+    /// A request on the connection has been sent to a worker.
+    pub has_asked: Cell<bool>,
 }
 
 impl Client {
@@ -62,7 +65,7 @@ impl Client {
         };
         let tls = stream.tls_version();
         let scheme = if tls.is_empty() { Scheme::HTTP } else { Scheme::HTTPS };
-        Self { peer, address, scheme, offers, tls }
+        Self { peer, address, scheme, offers, tls, has_asked: Cell::default() }
     }
 }
 

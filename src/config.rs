@@ -39,7 +39,7 @@ pub use self::traces::Traces;
 pub use self::wasm::{FailurePolicy, GuestLimits, ModuleFile, Wasm};
 pub use self::watch::{Cause, Watch};
 pub use self::worker_url::{Scheme, TargetError, WorkerUrl, WorkerUrls};
-pub use self::workers::{Policy, Workers};
+pub use self::workers::{Policy, UpstreamReuse, Workers};
 
 /// The lists of a configuration file.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,11 +1,13 @@
 //! The bytes between the gateway and a client or a worker: a TCP socket, TLS on it, or a Unix socket.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::mem::MaybeUninit;
 use std::ops::DerefMut;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use rustls::{ConnectionCommon, ProtocolVersion, SideData};
+use socket2::{SockRef, Socket as RawSocket};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
@@ -45,6 +47,35 @@ impl Stream {
 }
 
 impl Stream {
+    /// Whether nothing has arrived that has not been read: no byte, no end. The socket itself is asked. The runtime
+    /// learns of what arrives when it next looks for events, which a task that computes can delay.
+    pub fn is_silent(&mut self) -> bool {
+        match self {
+            Stream::Plain(tcp) => is_silent_socket(&SockRef::from(&*tcp)),
+            Stream::Unix(unix) => is_silent_socket(&SockRef::from(&*unix)),
+            Stream::Tls(tls) => match &mut **tls {
+                TlsStream::Client(tls) => {
+                    let (tcp, session) = tls.get_mut();
+                    is_silent_session(session, &SockRef::from(&*tcp))
+                }
+                TlsStream::Server(tls) => {
+                    let (tcp, session) = tls.get_mut();
+                    is_silent_session(session, &SockRef::from(&*tcp))
+                }
+            },
+        }
+    }
+
+    /// Whether the runtime has noticed that something has arrived.
+    pub fn is_readable(&self) -> bool {
+        match self {
+            Stream::Plain(tcp) => tcp.try_io(Interest::READABLE, || Ok(())),
+            Stream::Tls(tls) => tls.get_ref().0.try_io(Interest::READABLE, || Ok(())),
+            Stream::Unix(unix) => unix.try_io(Interest::READABLE, || Ok(())),
+        }
+        .is_ok()
+    }
+
     /// The version of TLS, such as `1.3`; empty without.
     pub fn tls_version(&self) -> &'static str {
         let Stream::Tls(tls) = self else { return "" };
@@ -110,6 +141,28 @@ impl AsyncWrite for Stream {
             Stream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Stream::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
             Stream::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+}
+
+fn is_silent_socket(socket: &RawSocket) -> bool {
+    socket.peek(&mut [MaybeUninit::uninit()]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// What TLS says to itself is taken in: it is no data.
+fn is_silent_session<D: SideData>(
+    session: &mut impl DerefMut<Target = ConnectionCommon<D>>,
+    mut socket: &RawSocket,
+) -> bool {
+    loop {
+        match session.process_new_packets() {
+            Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
+            Ok(_) | Err(_) => return false,
+        }
+        match session.read_tls(&mut socket) {
+            Ok(1..) => {}
+            Ok(0) => return false,
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod dial;
 pub mod guard;
 pub mod health;
 pub mod http2;
+pub mod idle;
 pub mod link;
 pub mod models;
 pub mod names;

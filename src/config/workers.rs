@@ -25,6 +25,9 @@ pub struct Workers {
     /// Close idle connections to workers after this time; stay below the workers' own keep-alive
     #[arg(long, env = "SMG_UPSTREAM_POOL_IDLE_TIMEOUT_SECS", default_value = "3", value_name = "SECONDS", value_parser = seconds)]
     pub upstream_pool_idle_timeout_secs: Duration,
+    /// Which kept connections to workers a request may use that is the first of its client's connection
+    #[arg(long, env = "SMG_UPSTREAM_REUSE", value_enum, default_value_t = UpstreamReuse::Safe)]
+    pub upstream_reuse: UpstreamReuse,
     /// Failed checks in a row that take a worker out; one is enough where a request was refused, too
     #[arg(long, env = "SMG_HEALTH_FAILURE_THRESHOLD", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub health_failure_threshold: u32,
@@ -68,6 +71,16 @@ impl Workers {
         }
         urls
     }
+}
+
+/// Which kept connections the first request of a client's connection may use; later ones may use any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum UpstreamReuse {
+    /// Those that were used again before, or have been silent for a while after their first answer
+    Safe,
+    /// Any
+    Always,
 }
 
 /// How a worker is chosen.

@@ -186,6 +186,7 @@ mod tests {
             scheme: Scheme::HTTP,
             offers: Offers::Everything,
             tls: "",
+            has_asked: std::cell::Cell::default(),
         };
         forwardable(
             &mut request,

@@ -20,7 +20,8 @@ use crate::workers::answer::AnswerBody;
 use crate::workers::breaker::Outcome;
 use crate::workers::client::Connections;
 use crate::workers::connector::ConnectError;
-use crate::workers::link::{LinkError, Payload, RequestParts, SendError};
+use crate::workers::idle::Asker;
+use crate::workers::link::{Link, LinkError, Payload, RequestParts, SendError};
 use crate::workers::retry::Failure;
 
 /// The time in which a kept connection that its worker has closed is found to be so.
@@ -115,11 +116,14 @@ impl Attempt<'_, '_> {
     }
 
     async fn send_http1(&self, head: &mut RequestHead, body: WorkerBody, reuse: Reuse) -> Result<Begun, Unanswered> {
-        let kept = if reuse == Reuse::Allowed { self.home.reuse().await } else { None };
+        let kept = match reuse {
+            Reuse::Allowed => self.home.reuse(self.asker()),
+            Reuse::Forbidden => None,
+        };
         let mut link = match kept {
             Some(link) => link,
             // In a box: it is large, and seldom needed.
-            None => match Box::pin(self.home.connect()).await {
+            None => match Box::pin(self.connect(reuse)).await {
                 Ok(link) => link,
                 Err(error) => return Err(Failed::unsent(error, body).into()),
             },
@@ -137,6 +141,22 @@ impl Attempt<'_, '_> {
         match sent {
             Ok(answer) => Ok((answer, AnswerBody::http1(link, Some(self.home.clone())))),
             Err(failure) => Err(Unanswered::Broken { failure, was_kept: link.reused }),
+        }
+    }
+
+    /// Connects anew; to a worker that takes no more connections, a kept one may be used that is not proven.
+    async fn connect(&self, reuse: Reuse) -> Result<Box<Link<WorkerBody>>, ConnectError> {
+        let connected = self.home.connect().await;
+        connected.or_else(|error| match reuse {
+            Reuse::Allowed => self.home.reuse(Asker::LaterRequest).ok_or(error),
+            Reuse::Forbidden => Err(error),
+        })
+    }
+
+    fn asker(&self) -> Asker {
+        match self.exchange.caller.has_asked.replace(true) {
+            false => Asker::FirstRequest,
+            true => Asker::LaterRequest,
         }
     }
 

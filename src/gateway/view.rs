@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::upload::WorkerBody;
+use crate::config::Workers;
 use crate::modules::{ModuleGuests, ShardGuests};
 use crate::snapshot::Snapshot;
 use crate::workers::Worker;
@@ -32,9 +33,10 @@ impl View {
         let known =
             self.connections.iter().flatten().map(|connections| (Arc::as_ptr(&connections.worker), connections));
         let mut known: FxHashMap<*const Worker, _> = known.collect();
-        let max_idle_time = snapshot.config.workers.upstream_pool_idle_timeout_secs;
+        let config = &snapshot.config.workers;
+        let settings = |config: &Workers| (config.upstream_pool_idle_timeout_secs, config.upstream_reuse);
         if !Arc::ptr_eq(&snapshot.connector, &self.snapshot.connector)
-            || max_idle_time != self.snapshot.config.workers.upstream_pool_idle_timeout_secs
+            || settings(config) != settings(&self.snapshot.config.workers)
         {
             known.drain().for_each(|(_, old)| old.retire());
         }
@@ -43,7 +45,7 @@ impl View {
         let mut connections_to = |worker: &Arc<Worker>| {
             let own = own.entry(Arc::as_ptr(worker)).or_insert_with(|| match known.remove(&Arc::as_ptr(worker)) {
                 Some(known) => known.clone(),
-                None => Rc::new(Connections::new(worker.clone(), snapshot.connector.clone(), max_idle_time)),
+                None => Rc::new(Connections::new(worker.clone(), snapshot.connector.clone(), config)),
             });
             own.clone()
         };

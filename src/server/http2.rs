@@ -205,7 +205,7 @@ impl Body for StreamBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let piece = if self.stream.0.open.get() > FEW_STREAMS { SMALL_PIECE } else { PIECE };
+        let piece = if self.stream.0.requests.open.get() > FEW_STREAMS { SMALL_PIECE } else { PIECE };
         self.body.limit_reads(piece);
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         match frame.is_ready() {

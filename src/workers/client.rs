@@ -4,7 +4,7 @@
 //! bytes wake the client's task directly, and a client that leaves takes the worker's request with it. An
 //! idle connection is not driven at all; it is looked at when it is taken again, and closed by its age.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +19,17 @@ use super::Worker;
 use super::answer::AnswerBody;
 use super::connector::{ConnectError, Connector};
 use super::http2::{Http2, Place};
+use super::idle::{Asker, IdleConnections};
 use super::link::{Link, LinkError, Payload, RequestParts};
-use crate::config::TargetError;
+use crate::config::{self, TargetError};
 use crate::tls::Alpn;
-
-/// Idle connections to one worker that a shard keeps.
-const MOST_IDLE: usize = 256;
 
 /// The connections of one shard to one worker.
 pub struct Connections<B> {
     pub worker: Arc<Worker>,
     connector: Arc<Connector>,
-    idle: RefCell<Vec<Box<Link<B>>>>,
+    idle: IdleConnections<B>,
     http2: Http2<B>,
-    max_idle_time: Duration,
     is_retired: Cell<bool>,
 }
 
@@ -40,21 +37,18 @@ impl<B> Connections<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    pub fn new(worker: Arc<Worker>, connector: Arc<Connector>, max_idle_time: Duration) -> Self {
+    pub fn new(worker: Arc<Worker>, connector: Arc<Connector>, config: &config::Workers) -> Self {
+        let max_idle_time = config.upstream_pool_idle_timeout_secs;
         let (http2, is_retired) = (Http2::new(max_idle_time), Cell::new(false));
-        Self { worker, connector, idle: RefCell::default(), http2, max_idle_time, is_retired }
+        let idle = IdleConnections::new(config.upstream_reuse, max_idle_time);
+        Self { worker, connector, idle, http2, is_retired }
     }
 
-    /// The connection used last that is still good, if there is one.
-    pub async fn reuse(&self) -> Option<Box<Link<B>>> {
-        loop {
-            let mut link = self.idle.borrow_mut().pop()?;
-            let is_fresh = link.idle_since.elapsed() < self.max_idle_time && self.worker.addresses.has(link.peer);
-            if is_fresh && link.is_usable().await {
-                link.reused = true;
-                return Some(link);
-            }
-        }
+    /// An idle connection that is still good, if there is one for `asker`.
+    pub fn reuse(&self, asker: Asker) -> Option<Box<Link<B>>> {
+        let mut link = self.idle.take(asker, |link| self.worker.addresses.has(link.peer))?;
+        link.reused = true;
+        Some(link)
     }
 
     pub async fn connect(&self) -> Result<Box<Link<B>>, ConnectError> {
@@ -69,9 +63,8 @@ where
     /// Keeps a connection whose exchange is complete.
     pub fn keep(&self, mut link: Box<Link<B>>) {
         link.rest();
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < MOST_IDLE && !self.is_retired.get() {
-            idle.push(link);
+        if !self.is_retired.get() {
+            self.idle.keep(link);
         }
     }
 
@@ -79,15 +72,13 @@ where
     /// still may do so for long.
     pub fn retire(&self) {
         self.is_retired.set(true);
-        self.idle.take();
+        self.idle.clear();
         self.http2.retire();
     }
 
     /// Closes what has been idle for too long.
     pub fn close_aged(&self) {
-        let mut idle = self.idle.borrow_mut();
-        let aged = idle.iter().take_while(|link| link.idle_since.elapsed() >= self.max_idle_time).count();
-        idle.drain(..aged);
+        self.idle.close_aged();
         self.http2.close_aged();
     }
 }

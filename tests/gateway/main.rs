@@ -150,6 +150,7 @@ mod upstream_h2;
 mod upstream_h2_failures;
 mod upstream_h2_leaving;
 mod upstream_h2_load;
+mod upstream_reuse;
 mod websocket;
 mod wellknown_modules;
 mod worker_keys;

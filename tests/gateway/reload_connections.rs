@@ -8,7 +8,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// A gateway of one shard, whose requests go out whatever the health checks say.
 fn unchecked(file: &ConfigFile) -> Gateway {
-    file.gateway().args(["--disable-health-check", "--shards=1"]).start()
+    file.gateway().args(["--disable-health-check", "--shards=1", "--upstream-reuse=always"]).start()
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub(super) struct Link {
 impl Link {
     pub fn new(id: usize, socket: TcpStream, grants: Grants) -> Self {
         let end = socket.try_clone().expect("descriptors are left");
+        socket.set_nodelay(true).expect("TCP sockets take nodelay");
         let (streams, table) = (BTreeMap::new(), Table::of(4096));
         let state = State { streams, table, block: None, may_send: WINDOW, initial: WINDOW, ended: false };
         Link { id, grants, socket: Mutex::new(socket), end, state: Mutex::new(state), changed: Condvar::new() }

@@ -108,6 +108,19 @@ impl Process {
         kill_process(pid, signal).expect("our own child may be signalled");
     }
 
+    /// Sends SIGSTOP, and waits until it has stopped.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        eventually(Duration::from_secs(5), || self.is_stopped());
+    }
+
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let stats = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+        stats.into_iter().all(|stat| stat.rsplit_once(')').is_some_and(|(_, state)| state.starts_with(" T")))
+    }
+
     /// What an open file descriptor of its is.
     pub fn descriptor(&self, number: u32) -> PathBuf {
         std::fs::read_link(format!("/proc/{}/fd/{number}", self.child.id())).expect("it is open")
