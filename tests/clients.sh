@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Real clients against the gateway: through TLS and HTTP/2 to `smg echo-worker`, one line for each client. CI installs
-# them all and runs it; by hand it installs nothing, and skips those that are not there. Ends with 1 if a client fails.
+# Real clients against the gateway: through TLS and HTTP/2 to `smg echo-worker`, and reading event streams that pause for
+# longer than the gateway waits before it sends a comment; one line for each client. CI installs them all and runs it; by
+# hand it installs nothing, and skips those that are not there. Ends with 1 if a client fails.
 #
-#   SMG      the executable (target/release/smg)
-#   PYTHON   with `openai`, `httpx[http2]` and `websockets` (python3), such as
-#            python3 -m venv /tmp/clients && /tmp/clients/bin/pip install openai 'httpx[http2]' websockets
+#   SMG           the executable (target/release/smg)
+#   PYTHON        with `openai`, `anthropic`, `httpx[http2]`, `httpx-sse` and `websockets` (python3), such as
+#                 python3 -m venv /tmp/clients && /tmp/clients/bin/pip install openai anthropic 'httpx[http2]' httpx-sse websockets
+#   NODE_MODULES  the directory with `node_modules`, with the npm package `openai` in it (target/clients)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SMG=${SMG:-target/release/smg}
 PYTHON=${PYTHON:-python3}
+NODE_MODULES=$(realpath -m "${NODE_MODULES:-target/clients}")
 command -v openssl >/dev/null || { echo "openssl makes the certificate, and is not there"; exit 1; }
 [ -x "$SMG" ] || { echo "no executable at $SMG: set SMG"; exit 1; }
 
@@ -61,9 +64,13 @@ start quick "$SMG" echo-worker --port=0
 worker=$address
 start plain "$SMG" --host=127.0.0.1 --port=0 --log-level=warn --worker-urls="http://$worker"
 plain=$address
+start pausing "$PYTHON" tests/clients/worker.py
+pausing=$address
+start paused "$SMG" --host=127.0.0.1 --port=0 --log-level=warn --worker-urls="http://$pausing" --sse-keepalive-secs=1
+paused=$address
 for _ in $(seq 100); do
     curl -sf --cacert "$work/cert.pem" "https://$gateway/readiness" >/dev/null 2>&1 &&
-        curl -sf "http://$plain/readiness" >/dev/null 2>&1 && break
+        curl -sf "http://$plain/readiness" >/dev/null 2>&1 && curl -sf "http://$paused/readiness" >/dev/null 2>&1 && break
     sleep 0.05
 done
 
@@ -113,7 +120,7 @@ wrk_run() {
     echo "$(grep 'Requests/sec' "$work/load" | tr -s ' ')"
 }
 export -f curl_chat curl_upload h2load_run wrk_run
-export work gateway plain body PYTHON
+export work gateway plain paused body PYTHON NODE_MODULES
 
 cat >"$work/ask_openai.py" <<'PY'
 import asyncio, os, ssl, sys
@@ -193,6 +200,13 @@ client "h2load, prior knowledge" "command -v h2load" bash -euo pipefail -c "h2lo
 client "h2load, HTTP/1.1" "command -v h2load" bash -euo pipefail -c "h2load_run --h1 -m1 http://$plain/x"
 client "wrk, TLS" "command -v wrk" bash -euo pipefail -c "wrk_run https://$gateway/x"
 client "wrk" "command -v wrk" bash -euo pipefail -c "wrk_run http://$plain/x"
+for reader in openai anthropic httpx-sse; do
+    client "$reader, comments" "$PYTHON -c 'import ${reader/-/_}'" "$PYTHON" tests/clients/read_streams.py "$reader"
+done
+client "openai for Node, comments" "node --version && test -d '$NODE_MODULES/node_modules/openai'" \
+    node tests/clients/read_streams.mjs
+client "the standard, comments" true "$PYTHON" tests/clients/strict_reader.py "$pausing" "$paused" \
+    /v1/chat/completions /v1/messages /lf /crlf /cr /bom /split
 if "$PYTHON" -c 'import websockets' 2>/dev/null; then
     start websocket "$PYTHON" "$work/serve_websocket.py"
     start tunnel "$SMG" "${tls[@]}" --worker-urls="http://$address" --disable-health-check
