@@ -238,7 +238,10 @@ fn serve(mut raw: RawH2, link: &Arc<Link>, start: Start, script: &Arc<Script>, s
             Err(e) if e.kind() == ErrorKind::TimedOut => continue,
             Ok(None) | Err(_) => return Ok(()),
         };
-        if let (Frame::RST_STREAM, Some(request)) = (frame.kind, link.request(frame.stream)) {
+        // A request is a copy with its body so far: not for each frame.
+        if frame.kind == Frame::RST_STREAM
+            && let Some(request) = link.request(frame.stream)
+        {
             seen.notes().resets.push((request.path, frame.code()));
         }
         if frame.kind == Frame::GOAWAY && frame.code() != Code::NO_ERROR {
@@ -246,7 +249,7 @@ fn serve(mut raw: RawH2, link: &Arc<Link>, start: Start, script: &Arc<Script>, s
         }
         let taken = link.take(&frame)?;
         let is_due = if start == Start::OnHead { taken.head } else { taken.end };
-        let (true, Some(request)) = (is_due, link.request(frame.stream)) else { continue };
+        let Some(request) = is_due.then(|| link.request(frame.stream)).flatten() else { continue };
         let stream = H2Stream::new(link.clone(), frame.stream);
         let health = seen.health.load(Ordering::SeqCst);
         if request.path == "/health" && health != 0 {
