@@ -42,7 +42,12 @@ const fn code(name: &'static str, statuses: &'static str, retry: Retry, meaning:
 
 /// In the order in which a request can meet them; then those of the admin API.
 pub static CODES: &[Code] = &[
-    code("invalid_request", "400", Retry::No, "the head can't be read in only one way, or breaks HTTP's rules"),
+    code(
+        "invalid_request",
+        "400",
+        Retry::No,
+        "the head can't be read in only one way, or breaks HTTP's rules; or the body names its model twice, far apart",
+    ),
     code("uri_too_long", "414", Retry::No, "the target is too long"),
     code("request_header_fields_too_large", "431", Retry::No, "the header has too many fields, or is too long"),
     code("http_version_not_supported", "505", Retry::No, "the version of HTTP is not offered"),
@@ -62,12 +67,7 @@ pub static CODES: &[Code] = &[
         Retry::No,
         "the body is larger than `--max-payload-size`, than a module may be shown, or than what is held to find its model",
     ),
-    code(
-        "invalid_request_body",
-        "400",
-        Retry::No,
-        "the body is incomplete or broken, or names a second model after it was sent on",
-    ),
+    code("invalid_request_body", "400", Retry::No, "the body is incomplete or broken"),
     code("request_timeout", "408", Retry::Yes, "the body did not arrive in time"),
     code("loop_detected", "508", Retry::No, "the request has come through this gateway before"),
     code("rate_limit_exceeded", "429", Retry::AfterThat, "more requests than a rate limit allows"),
