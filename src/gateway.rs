@@ -241,39 +241,6 @@ impl Gateway {
         }
     }
 
-    /// The same where it is said which web pages of other origins may call. It is no longer the worker who says so.
-    async fn serve_page(
-        &self,
-        exchange: &mut Exchange<'_>,
-        request: &mut Request,
-        body: RequestBody,
-        destination: impl AsyncFnOnce(&mut Exchange<'_>, &mut RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
-    ) -> Result<Answer, GatewayError> {
-        let silenced = async |exchange: &mut Exchange<'_>, head: &mut RequestHead, body: WorkerBody| {
-            let mut answer = destination(exchange, head, body).await?;
-            cors::silence(&mut answer.head.headers);
-            Ok(answer)
-        };
-        let Some(origin) = cors::allowed_origin(exchange.config(), &request.headers) else {
-            if cors::is_preflight(request) {
-                return Err(GatewayError::Forbidden("Pages of this origin may not call."));
-            }
-            let mut answer = self.serve(exchange, request, body, silenced).await?;
-            cors::vary(exchange.config(), &mut answer.head.headers);
-            return Ok(answer);
-        };
-        let mut answer = match cors::is_preflight(request) {
-            true => cors::preflight(request),
-            false => {
-                let served = self.serve(exchange, request, body, silenced).await;
-                served.unwrap_or_else(|error| Answer::of_error(&error, exchange.record))
-            }
-        };
-        cors::vary(exchange.config(), &mut answer.head.headers);
-        cors::allow(&mut answer.head.headers, origin);
-        Ok(answer)
-    }
-
     /// What a caller's request goes through, whoever answers it in the end.
     async fn serve(
         &self,

@@ -5,10 +5,16 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use http_body::Body;
 
+use super::Gateway;
 use super::answer::Answer;
+use super::error::GatewayError;
+use super::exchange::Exchange;
+use super::upload::WorkerBody;
+use crate::client::RequestBody;
 use crate::config::Config;
 use crate::headers::KEY_FIELDS;
 use crate::http1::head::Request;
+use crate::modules::RequestHead;
 
 /// Methods that pages may use.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -17,8 +23,43 @@ const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, x-smg-error
 /// Seconds for which a browser need not ask again.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
+impl Gateway {
+    /// Serves a request where the configuration says which web pages of other origins may call. Workers have no say in it then.
+    pub(super) async fn serve_page(
+        &self,
+        exchange: &mut Exchange<'_>,
+        request: &mut Request,
+        body: RequestBody,
+        destination: impl AsyncFnOnce(&mut Exchange<'_>, &mut RequestHead, WorkerBody) -> Result<Answer, GatewayError>,
+    ) -> Result<Answer, GatewayError> {
+        let silenced = async |exchange: &mut Exchange<'_>, head: &mut RequestHead, body: WorkerBody| {
+            let mut answer = destination(exchange, head, body).await?;
+            silence(&mut answer.head.headers);
+            Ok(answer)
+        };
+        let Some(origin) = allowed_origin(exchange.config(), &request.headers) else {
+            if is_preflight(request) {
+                return Err(GatewayError::Forbidden("Pages of this origin may not call."));
+            }
+            let mut answer = self.serve(exchange, request, body, silenced).await?;
+            vary(exchange.config(), &mut answer.head.headers);
+            return Ok(answer);
+        };
+        let mut answer = match is_preflight(request) {
+            true => preflight(request),
+            false => {
+                let served = self.serve(exchange, request, body, silenced).await;
+                served.unwrap_or_else(|error| Answer::of_error(&error, exchange.record))
+            }
+        };
+        vary(exchange.config(), &mut answer.head.headers);
+        allow(&mut answer.head.headers, origin);
+        Ok(answer)
+    }
+}
+
 /// The origin of the page that a request comes from, if such pages may call.
-pub fn allowed_origin(config: &Config, headers: &HeaderMap) -> Option<HeaderValue> {
+fn allowed_origin(config: &Config, headers: &HeaderMap) -> Option<HeaderValue> {
     let allowed = &config.access.cors_allowed_origins;
     if allowed.is_empty() {
         return None;
@@ -31,7 +72,7 @@ pub fn allowed_origin(config: &Config, headers: &HeaderMap) -> Option<HeaderValu
 }
 
 /// A browser asks whether a page may send a request.
-pub fn is_preflight(request: &Request) -> bool {
+fn is_preflight(request: &Request) -> bool {
     let names = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD];
     request.method == Method::OPTIONS && names.iter().all(|name| request.headers.contains_key(name))
 }
@@ -48,7 +89,7 @@ pub fn is_keyless(request: &Request, body: &impl Body) -> bool {
 }
 
 /// The answer to a browser whose page may.
-pub fn preflight(request: &Request) -> Answer {
+fn preflight(request: &Request) -> Answer {
     let mut answer = Answer::empty(StatusCode::NO_CONTENT);
     let headers = &mut answer.head.headers;
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
@@ -60,7 +101,7 @@ pub fn preflight(request: &Request) -> Answer {
 }
 
 /// Removes what a worker says about pages: many let all of them read.
-pub fn silence(headers: &mut HeaderMap) {
+fn silence(headers: &mut HeaderMap) {
     let is_cors = |name: &&HeaderName| name.as_str().starts_with("access-control-");
     while let Some(name) = headers.keys().find(is_cors).cloned() {
         headers.remove(name);
@@ -68,7 +109,7 @@ pub fn silence(headers: &mut HeaderMap) {
 }
 
 /// Keeps caches from giving the answer for one page, or for none, to another (Fetch standard, section 3.3.6).
-pub fn vary(config: &Config, headers: &mut HeaderMap) {
+fn vary(config: &Config, headers: &mut HeaderMap) {
     let allowed = &config.access.cors_allowed_origins;
     if !allowed.is_empty() && allowed.iter().all(|one| one != "*") {
         headers.append(header::VARY, HeaderValue::from_static("origin"));
@@ -76,7 +117,7 @@ pub fn vary(config: &Config, headers: &mut HeaderMap) {
 }
 
 /// Lets the page read an answer.
-pub fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
 }
