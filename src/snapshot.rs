@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
+use http::Uri;
 use rustc_hash::FxHashSet;
 use tokio::sync::watch;
 
@@ -45,10 +46,14 @@ impl Snapshot {
         self.pools.iter().position(|pool| pool.serves.all())
     }
 
-    /// The position of the pool for requests that name no model: one that serves all, or has a healthy worker.
-    pub fn any_pool(&self) -> usize {
-        let all = self.pools.iter().position(|pool| pool.serves.all() && pool.healthy_count() > 0);
-        all.or_else(|| self.pools.iter().position(|pool| pool.healthy_count() > 0)).unwrap_or(0)
+    /// The position of the pool for requests for this target that name no model: one that serves all, or has a healthy
+    /// worker that can be asked for it.
+    pub fn any_pool(&self, target: &Uri) -> usize {
+        let is_able = |pool: &Pool| pool.able(target).map_or(pool.healthy_count(), |able| able.len()) > 0;
+        let all = self.pools.iter().position(|pool| pool.serves.all() && is_able(pool));
+        let able = all.or_else(|| self.pools.iter().position(|pool| is_able(pool)));
+        // For want of one, the answer is an error: that no worker is healthy rather than that the target is not served.
+        able.or_else(|| self.pools.iter().position(|pool| pool.target_error(target).is_none())).unwrap_or(0)
     }
 
     /// Every worker once, in however many pools it is.

@@ -10,6 +10,8 @@ use percent_encoding::percent_decode_str;
 
 /// Longest base path, in bytes.
 const LONGEST_BASE: usize = 1024;
+/// Longest target that `http` takes, in bytes.
+const LONGEST_TARGET: usize = u16::MAX as usize - 1;
 
 /// Where a worker is: scheme, authority, and the path below which it serves. Equal URLs compare equal however they were
 /// written.
@@ -71,25 +73,42 @@ impl WorkerUrl {
 
     /// What a request for `target` asks this worker for: the base path, then the path of the request. A base path that
     /// names a version itself (`/openai/v1`, `/v1beta/openai`, `/api/paas/v4`) takes the place of the request's `/v1`,
-    /// as in clients of the OpenAI API, which append `/chat/completions` to their base URL.
+    /// as in clients of the OpenAI API, which append `/chat/completions` to their base URL. Such a worker serves `/v1`
+    /// and paths below it only: otherwise `/chat/completions` would be a second name of `/v1/chat/completions`, which
+    /// the paths of modules and routes don't match.
     ///
     /// A worker without a base path is asked for `target` itself.
     pub fn target(&self, target: &Uri) -> Result<Uri, TargetError> {
-        let (Some(base), path) = (&self.base, target.path()) else { return Ok(target.clone()) };
-        // `*` names the server, not a path on it.
-        if !path.starts_with('/') {
-            return Ok(target.clone());
-        }
-        if has_dot_segment(path) {
-            return Err(TargetError::DotSegment);
-        }
-        let below_version = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        let path = below_version.filter(|_| names_version(base)).unwrap_or(path);
+        let Some((base, path)) = self.parts(target)? else { return Ok(target.clone()) };
         let whole = match target.query() {
             Some(query) => format!("{base}{path}?{query}"),
             None => format!("{base}{path}"),
         };
         PathAndQuery::try_from(whole).map(Uri::from).map_err(|_| TargetError::TooLong)
+    }
+
+    /// Whether [`WorkerUrl::target`] is an error for this target.
+    pub fn check(&self, target: &Uri) -> Result<(), TargetError> {
+        let Some((base, path)) = self.parts(target)? else { return Ok(()) };
+        let query = target.query().map_or(0, |query| 1 + query.len());
+        if base.len() + path.len() + query > LONGEST_TARGET { Err(TargetError::TooLong) } else { Ok(()) }
+    }
+
+    /// The base path and what is appended to it; `None` if the target stays as it is.
+    fn parts<'t>(&self, target: &'t Uri) -> Result<Option<(&str, &'t str)>, TargetError> {
+        let (Some(base), path) = (&self.base, target.path()) else { return Ok(None) };
+        // `*` names the server, not a path on it.
+        if !path.starts_with('/') {
+            return Ok(None);
+        }
+        if has_dot_segment(path) {
+            return Err(TargetError::DotSegment);
+        }
+        if !names_version(base) {
+            return Ok(Some((base, path)));
+        }
+        let below_version = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        below_version.map(|rest| Some((&**base, rest))).ok_or(TargetError::OutsideVersion)
     }
 
     /// What the gateway calls a path of the worker's: the inverse of [`WorkerUrl::target`]. `None` if that is the same,
@@ -108,10 +127,15 @@ pub enum TargetError {
     DotSegment,
     /// Together with the base path.
     TooLong,
+    /// The base path names a version, and the target is not below `/v1`.
+    OutsideVersion,
 }
 
 /// Whether a segment is `.` or `..`, however a server might decode it, or separate it from others.
 fn has_dot_segment(path: &str) -> bool {
+    if !path.contains(['.', '%']) {
+        return false;
+    }
     let decoded: Vec<u8> = percent_decode_str(path).collect();
     decoded.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| {
         let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
@@ -119,10 +143,14 @@ fn has_dot_segment(path: &str) -> bool {
     })
 }
 
-/// Whether a segment is a version, such as `v1` or `v1beta`.
+/// Whether a segment is a version, such as `v1`, `v1beta` or `v2rc1`.
 fn names_version(base: &str) -> bool {
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     base.split('/').any(|segment| {
-        segment.strip_prefix('v').is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
+        let Some(version) = segment.strip_prefix('v') else { return false };
+        let (number, stage) = version.split_at(digits(version));
+        let revision = ["alpha", "beta", "rc"].iter().find_map(|name| stage.strip_prefix(name)).unwrap_or(stage);
+        !number.is_empty() && digits(revision) == revision.len()
     })
 }
 
@@ -194,8 +222,12 @@ impl FromStr for WorkerUrl {
 }
 
 /// Whether a host is an IPv4 address to those who read such in every spelling (WHATWG URL, "ends in a number checker"):
-/// in decimal, octal or hexadecimal, with fewer than four parts, or with a dot at the end. No name ends in a number.
+/// in decimal, octal or hexadecimal, with fewer than four parts, or with a dot at the end. No name ends in a number. An
+/// IPv6 address may: `::ffff:127.0.0.1`.
 fn ends_in_number(host: &str) -> bool {
+    if host.contains(':') {
+        return false;
+    }
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or_default();
     let is_hexadecimal = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -248,8 +280,16 @@ mod tests {
             ("http://a/v1/", "/v1/models?limit=1", "/v1/models?limit=1"),
             ("http://a/v1", "/v1", "/v1"),
             ("http://a/v1", "/v1?x", "/v1?x"),
-            ("http://a/v1", "/v11/x", "/v1/v11/x"),
-            ("http://a/v1", "/health", "/v1/health"),
+            ("http://a/v1", "/v1//x", "/v1//x"),
+            ("http://a/llama", "/health", "/llama/health"),
+            ("http://a/v2ray/llama", "/v1/models", "/v2ray/llama/v1/models"),
+            ("http://a/v1-team", "/v1/models", "/v1-team/v1/models"),
+            ("http://a/v1.5", "/v1/models", "/v1.5/v1/models"),
+            ("http://a/v1betas", "/v1/models", "/v1betas/v1/models"),
+            ("http://a/v", "/v1/models", "/v/v1/models"),
+            ("http://a/vbeta", "/v1/models", "/vbeta/v1/models"),
+            ("http://a/v1alpha2", "/v1/models", "/v1alpha2/models"),
+            ("http://a/x/v10rc1", "/v1/models", "/x/v10rc1/models"),
             ("http://a/openai/v1", "/v1/chat/completions", "/openai/v1/chat/completions"),
             ("http://a/llama", "/v1/models/org%2Fname", "/llama/v1/models/org%2Fname"),
             ("http://a/vllm", "/v1/models", "/vllm/v1/models"),
@@ -258,7 +298,9 @@ mod tests {
             ("http://a/v1", "*", "*"),
         ] {
             let url: WorkerUrl = url.parse().expect(url);
-            let target = url.target(&target.parse().expect(target)).expect("it is short");
+            let target = target.parse().expect(target);
+            assert_eq!(url.check(&target), Ok(()), "{url}: {target}");
+            let target = url.target(&target).expect("it is short");
             assert_eq!(target, wanted, "{url}");
         }
         for (url, path, wanted) in [
@@ -273,11 +315,23 @@ mod tests {
             assert_eq!(url.path_at_gateway(path).as_deref(), wanted, "{url}: {path}");
         }
         let url: WorkerUrl = "http://a/v1".parse().expect("a URL");
-        let longest = format!("/{}", "x".repeat(65_533)).parse().expect("a target");
-        assert_eq!(url.target(&longest), Err(TargetError::TooLong));
+        for target in ["/chat/completions", "/", "/v11/x", "/V1/x", "/%761/x", "//v1/x", "/?/v1/x"] {
+            let target = target.parse().expect(target);
+            let wanted = Err(TargetError::OutsideVersion);
+            assert_eq!((url.check(&target), url.target(&target).map(drop)), (wanted, wanted), "{target}");
+        }
+        let base: WorkerUrl = "http://a/abc".parse().expect("a URL");
+        for (length, wanted) in [(65_530, Ok(())), (65_531, Err(TargetError::TooLong))] {
+            for query in ["", "?x"] {
+                let path = "x".repeat(length - 1 - query.len());
+                let target = format!("/{path}{query}").parse().expect("a target");
+                assert_eq!((base.check(&target), base.target(&target).map(drop)), (wanted, wanted), "{length}{query}");
+            }
+        }
         for target in ["/..", "/v1/../admin", "/v1/%2e%2E/admin", "/x%2f..%2fadmin", "/..;x/admin", "/x%5c../a", "/./x"]
         {
-            assert_eq!(url.target(&target.parse().expect(target)), Err(TargetError::DotSegment), "{target}");
+            let (target, wanted) = (target.parse().expect(target), Err(TargetError::DotSegment));
+            assert_eq!((url.check(&target), url.target(&target).map(drop)), (wanted, wanted), "{target}");
         }
         assert!(url.target(&"/v1/a..b/...?x=/../".parse().expect("a target")).is_ok());
     }
@@ -288,6 +342,8 @@ mod tests {
         {
             assert!(url.parse::<WorkerUrl>().is_ok(), "{url}");
         }
+        let mapped: WorkerUrl = "http://[::ffff:127.0.0.1]:8000".parse().expect("an IPv6 address");
+        assert_eq!((mapped.host(), mapped.port()), ("::ffff:127.0.0.1", 8000));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use http::Uri;
 use http::header::{HeaderMap, HeaderName};
 
 use super::error::GatewayError;
@@ -45,7 +46,7 @@ pub async fn look(
         exchange.record.model = Some(name.as_str().into());
     }
     // A model that nobody serves is an error of those who look for its pool.
-    let Ok(at) = pool(exchange, &said) else { return Ok((body, said)) };
+    let Ok(at) = pool(exchange, &said, &head.uri) else { return Ok((body, said)) };
     let pool = &exchange.view.snapshot.pools[at];
     if let Model::Named(name) = &said.model
         && let Some(own) = pool.serves.own_name(name)
@@ -75,7 +76,7 @@ impl<'a> Destination<'a> {
         now: Instant,
     ) -> Result<Self, GatewayError> {
         let snapshot = &exchange.view.snapshot;
-        let pool = pool(exchange, said)?;
+        let pool = pool(exchange, said, &head.uri)?;
         let ask = Ask {
             routing_key: routing_key.as_deref(),
             target: if snapshot.pools[pool].wants_key() { target(&head.headers) } else { None },
@@ -86,11 +87,11 @@ impl<'a> Destination<'a> {
     }
 }
 
-fn pool(exchange: &Exchange<'_>, said: &Said) -> Result<usize, GatewayError> {
+fn pool(exchange: &Exchange<'_>, said: &Said, target: &Uri) -> Result<usize, GatewayError> {
     match (&exchange.view.snapshot.pools[..], own_pool(exchange)) {
         ([_], _) => Ok(0),
         (_, Some(own)) => Ok(own),
-        (_, None) => pool_by_model(exchange, said),
+        (_, None) => pool_by_model(exchange, said, target),
     }
 }
 
@@ -101,12 +102,12 @@ pub fn own_pool(exchange: &Exchange) -> Option<usize> {
 }
 
 /// What names no model, such as JSON without the field or no body at all, goes to a pool that can serve it.
-fn pool_by_model(exchange: &Exchange, said: &Said) -> Result<usize, GatewayError> {
+fn pool_by_model(exchange: &Exchange, said: &Said, target: &Uri) -> Result<usize, GatewayError> {
     let snapshot = &exchange.view.snapshot;
     match &said.model {
         Model::Named(name) => snapshot.pool_of(name).ok_or_else(|| GatewayError::UnknownModel(name.clone())),
         Model::NoName => snapshot.pool_of_all().ok_or_else(|| GatewayError::UnknownModel(String::new())),
-        Model::Unsaid => Ok(snapshot.any_pool()),
+        Model::Unsaid => Ok(snapshot.any_pool(target)),
     }
 }
 

@@ -77,6 +77,8 @@ pub enum GatewayError {
     Pressed,
     #[error("this listener is for the admin API alone, or not for it")]
     NotHere,
+    #[error("the base paths of the workers name a version, and the path is not below /v1")]
+    NotServed,
     #[error("too many calls wait for the control plane")]
     Overloaded,
     #[error("the control plane gave no answer")]
@@ -153,6 +155,7 @@ impl GatewayError {
             Self::Guest(failure) => (failure.status, "wasm_module_failed", "A module failed."),
             Self::Pressed => (S::SERVICE_UNAVAILABLE, "overloaded", "The gateway is short of resources; try again."),
             Self::NotHere => (S::NOT_FOUND, "not_found", "There is nothing here."),
+            Self::NotServed => (S::NOT_FOUND, "not_found", "No worker serves this path."),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The gateway is busy; try again."),
             Self::ControlPlane => (S::SERVICE_UNAVAILABLE, "shutting_down", "The gateway is shutting down."),
         }
@@ -283,6 +286,7 @@ mod tests {
             (guest(None), 418, "wasm_module_failed"),
             (GatewayError::Pressed, 503, "overloaded"),
             (GatewayError::NotHere, 404, "not_found"),
+            (GatewayError::NotServed, 404, "not_found"),
             (GatewayError::Overloaded, 503, "overloaded"),
             (GatewayError::ControlPlane, 503, "shutting_down"),
         ] {

@@ -7,8 +7,8 @@ mod elsewhere;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{self, HeaderValue};
+use http::{StatusCode, Uri};
 use http_body::Body;
 
 use super::answer::Answer;
@@ -62,10 +62,14 @@ pub async fn send(
     let pool = &view.snapshot.pools[at];
     let resend = Resend::of(&body, exchange.record.upload());
     let mut attempts = Attempts::new(exchange, pool);
+    if pool.has_base_paths() {
+        attempts.leave_out(pool, &head.uri)?;
+    }
     if pool.lists_differ() && only.is_none() {
         elsewhere::avoid_others(exchange, pool, &mut attempts);
     }
-    let nobody = if pool.healthy_count() == 0 { GatewayError::NoWorker } else { GatewayError::AllLeftAlone };
+    let is_nobody_used = pool.healthy_count() == 0 || attempts.workers == 0;
+    let nobody = if is_nobody_used { GatewayError::NoWorker } else { GatewayError::AllLeftAlone };
     let mut last = Err(nobody);
     while let Some(mut lease) = attempts.pick(pool, &destination.ask, now) {
         attempts.begin(exchange, head, &lease, &last);
@@ -139,16 +143,23 @@ pub fn own_head(
     if worker.takes_as_is() {
         return Ok(None);
     }
-    let uri = worker.url.target(&head.uri).map_err(|error| match error {
-        TargetError::DotSegment => GatewayError::BadRequest("The path must not have dot segments."),
-        TargetError::TooLong => GatewayError::NoRequest(HeadError::TargetTooLong.into()),
-    })?;
+    let uri = worker.url.target(&head.uri)?;
     let mut headers = head.headers.clone();
     // A CORS preflight may come without a caller's key, and goes on without the worker's.
     if exchange.key.is_some() || exchange.view.snapshot.keys.is_open() {
         worker.credentials().apply_to_request(&mut headers);
     }
     Ok(Some(Box::new(RequestHead { method: head.method.clone(), uri, headers })))
+}
+
+impl From<TargetError> for GatewayError {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::DotSegment => Self::BadRequest("The path must not have dot segments."),
+            TargetError::TooLong => Self::NoRequest(HeadError::TargetTooLong.into()),
+            TargetError::OutsideVersion => Self::NotServed,
+        }
+    }
 }
 
 /// The attempts at one request.
@@ -161,6 +172,8 @@ struct Attempts {
     workers: usize,
     /// The position of the one worker that may be asked.
     only: Option<usize>,
+    /// Positions of the workers that can be asked for the target, if that is not each of those that are used.
+    able: Option<Vec<usize>>,
     /// Which requests may reach workers twice.
     repeat: Repeat,
     /// The next one must not be at a worker that was tried.
@@ -173,14 +186,40 @@ impl Attempts {
         let repeat = if exchange.config().retries.retry_non_idempotent { Repeat::Any } else { Repeat::Safe };
         let only = exchange.only.map(|index| index.worker);
         let (most, workers) = (exchange.most_attempts(), only.map_or_else(|| pool.healthy_count(), |_| 1));
-        Self { made: 0, most, tried: Vec::new(), workers, only, repeat, needs_another: false }
+        Self { made: 0, most, tried: Vec::new(), workers, only, able: None, repeat, needs_another: false }
+    }
+
+    /// Leaves out the workers that can't be asked for the target, which is an error if no other worker could be.
+    fn leave_out(&mut self, pool: &Pool, target: &Uri) -> Result<(), GatewayError> {
+        if let Some(only) = self.only {
+            return Ok(pool.all[only].url.check(target)?);
+        }
+        if let Some(able) = pool.able(target) {
+            if able.is_empty()
+                && let Some(error) = pool.target_error(target)
+            {
+                return Err(error.into());
+            }
+            self.workers = able.len();
+            self.able = Some(able);
+        }
+        Ok(())
+    }
+
+    /// Whether the worker at this position can be asked for the target.
+    fn is_able(&self, at: usize) -> bool {
+        self.able.as_ref().is_none_or(|able| able.contains(&at))
     }
 
     fn pick(&self, pool: &Pool, ask: &Ask, now: Instant) -> Option<Lease> {
-        match (self.only, self.needs_another) {
-            (Some(only), _) => pool.pick_only(only, now),
-            (None, false) => pool.pick(ask, &self.tried, now),
-            (None, true) => pool.pick_another(ask, &self.tried, now),
+        match (self.only, self.needs_another, &self.able) {
+            (Some(only), ..) => pool.pick_only(only, now),
+            (None, false, None) => pool.pick(ask, &self.tried, now),
+            (None, false, Some(able)) => pool.pick_of(able, ask, &self.tried, now),
+            (None, true, able) => {
+                let able = able.as_deref().unwrap_or(pool.healthy_positions());
+                pool.pick_another_of(able, ask, &self.tried, now)
+            }
         }
     }
 
@@ -242,7 +281,10 @@ impl Attempts {
 
     /// Whether there are workers that have not been tried.
     fn is_fresh(&self) -> bool {
-        self.tried.len() < self.workers
+        match &self.able {
+            None => self.tried.len() < self.workers,
+            Some(able) => able.iter().any(|at| !self.tried.contains(at)),
+        }
     }
 
     /// The pause before another attempt; `None` if there is to be none. Another worker is tried at once if this one

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 use rustc_hash::FxHashSet;
 
 use self::scan::{AnswerScan, JsonScan, REFERENCE, Scan};
@@ -127,7 +127,7 @@ async fn find(
     body: WorkerBody,
     id: &[u8],
 ) -> Result<Answer, GatewayError> {
-    let mut others = candidates(exchange);
+    let mut others = candidates(exchange, &head.uri);
     let index = match owner(exchange, id) {
         Owner::At(index) => index,
         Owner::Unavailable => return Err(GatewayError::NoWorker),
@@ -197,15 +197,16 @@ fn pools(exchange: &Exchange) -> impl Iterator<Item = usize> {
     (0..exchange.view.snapshot.pools.len()).filter(move |at| own.is_none_or(|own| own == *at))
 }
 
-/// Each worker that requests are sent to, once.
-fn candidates(exchange: &Exchange) -> Vec<WorkerIndex> {
+/// Each worker that requests are sent to, and that can be asked for this target, once.
+fn candidates(exchange: &Exchange, target: &Uri) -> Vec<WorkerIndex> {
     let mut seen = FxHashSet::default();
     let of_pool = |pool: usize| {
         let workers = exchange.view.snapshot.pools[pool].healthy_positions();
         workers.iter().map(move |worker| WorkerIndex { pool, worker: *worker })
     };
+    let is_able = |index: &WorkerIndex| worker(exchange, *index).url.check(target).is_ok();
     let indices = pools(exchange).flat_map(of_pool);
-    indices.filter(|index| seen.insert(Arc::as_ptr(worker(exchange, *index)))).collect()
+    indices.filter(is_able).filter(|index| seen.insert(Arc::as_ptr(worker(exchange, *index)))).collect()
 }
 
 /// The worker that has this object.

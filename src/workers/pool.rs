@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Uri;
+
 use super::policy::{Ask, Balancer};
 use super::{Health, Lease, Worker};
+use crate::config::TargetError;
 
 /// Which models a pool serves: one, with its other names, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct Pool {
     is_in_panic: bool,
     /// Some of them list other models than others.
     lists_differ: bool,
+    /// Some of them have a base path, and so can't be asked for every target.
+    has_base_paths: bool,
     balancer: Balancer,
     /// Time in which a worker that comes back gets its full share.
     slow_start: Duration,
@@ -78,7 +83,9 @@ impl Pool {
         let keys: Vec<_> = all.iter().map(|worker| worker.key).collect();
         let lists: Vec<_> = all.iter().map(|worker| worker.models()).filter(|models| !models.is_empty()).collect();
         let lists_differ = lists.windows(2).any(|two| two[0] != two[1]);
-        Self { serves, all, healthy, is_in_panic, lists_differ, balancer: balancer.over(&keys), slow_start }
+        let has_base_paths = all.iter().any(|worker| worker.url.has_base_path());
+        let balancer = balancer.over(&keys);
+        Self { serves, all, healthy, is_in_panic, lists_differ, has_base_paths, balancer, slow_start }
     }
 
     pub fn balancer(&self) -> &Balancer {
@@ -122,6 +129,31 @@ impl Pool {
         self.lists_differ
     }
 
+    /// Why none of the workers, healthy or not, can be asked for a target. `None` if one can, or if there is none.
+    pub fn target_error(&self, target: &Uri) -> Option<TargetError> {
+        if !self.has_base_paths {
+            return None;
+        }
+        let errors: Option<Vec<_>> = self.all.iter().map(|worker| worker.url.check(target).err()).collect();
+        errors?.first().copied()
+    }
+
+    /// Positions of the workers that are used and can be asked for a target; `None` if that is each of those that are
+    /// used.
+    pub fn able(&self, target: &Uri) -> Option<Vec<usize>> {
+        if !self.has_base_paths {
+            return None;
+        }
+        let is_able = |at: &usize| self.all[*at].url.check(target).is_ok();
+        let able: Vec<_> = self.healthy.iter().copied().filter(is_able).collect();
+        (able.len() < self.healthy.len()).then_some(able)
+    }
+
+    /// Whether [`Pool::able`] can leave any worker out.
+    pub fn has_base_paths(&self) -> bool {
+        self.has_base_paths
+    }
+
     /// The worker at this position and no other, unless it is not healthy or is left alone.
     pub fn pick_only(&self, at: usize, now: Instant) -> Option<Lease> {
         if self.healthy.contains(&at) { Lease::take(&self.all[at], at, now) } else { None }
@@ -146,26 +178,26 @@ impl Pool {
         {
             return Some(lease);
         }
-        self.pick_carefully(ask, avoid, now)
+        self.pick_of(&self.healthy, ask, avoid, now)
     }
 
-    /// The same, and none of those in `avoid` in any case.
-    pub fn pick_another(&self, ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
-        let mut others = self.admitting(now);
-        others.retain(|at| !avoid.contains(at));
-        self.pick_among(ask, others, now)
-    }
-
-    /// The same by looking at each: seldom needed.
-    fn pick_carefully(&self, ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
-        let admitting = self.admitting(now);
+    /// The same, of the workers at the positions in `able`, each of which is used.
+    pub fn pick_of(&self, able: &[usize], ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
+        let admitting = self.admitting(able, now);
         let others: Vec<_> = admitting.iter().copied().filter(|at| !avoid.contains(at)).collect();
         self.pick_among(ask, if others.is_empty() { admitting } else { others }, now)
     }
 
-    /// Positions of those that are used and not left alone.
-    fn admitting(&self, now: Instant) -> Vec<usize> {
-        self.healthy.iter().copied().filter(|at| self.all[*at].breaker.could_admit(now)).collect()
+    /// The same, and none of those in `avoid` in any case.
+    pub fn pick_another_of(&self, able: &[usize], ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
+        let mut others = self.admitting(able, now);
+        others.retain(|at| !avoid.contains(at));
+        self.pick_among(ask, others, now)
+    }
+
+    /// Positions of those that are not left alone.
+    fn admitting(&self, of: &[usize], now: Instant) -> Vec<usize> {
+        of.iter().copied().filter(|at| self.all[*at].breaker.could_admit(now)).collect()
     }
 
     fn pick_among(&self, ask: &Ask, mut candidates: Vec<usize>, now: Instant) -> Option<Lease> {
@@ -218,8 +250,37 @@ mod tests {
         drop(lease);
         assert_eq!(pool.all[1].in_flight(), 0);
         assert!(pick(&pool, &[1]).is_some(), "there is no other");
-        assert!(pool.pick_another(&Ask::default(), &[1], Instant::now()).is_none());
-        assert!(pool.pick_another(&Ask::default(), &[0], Instant::now()).is_some());
+        let another = |avoid: &[usize]| pool.pick_another_of(&pool.healthy, &Ask::default(), avoid, Instant::now());
+        assert!(another(&[1]).is_none() && another(&[0]).is_some());
+    }
+
+    #[test]
+    fn only_workers_that_can_be_asked_for_the_target_are_able() {
+        let config = Config::of(&[]);
+        let of = |urls: &[&str]| {
+            let worker = |url: &&str| Arc::new(Worker::new(url.parse().expect("a URL"), Health::Healthy, &config));
+            let balancer = Balancer::new(Policy::RoundRobin, &Default::default());
+            Pool::new(Serves::new(None, &[]), urls.iter().map(worker).collect(), &balancer, Duration::ZERO)
+        };
+        let (dots, outside) = (Some(TargetError::DotSegment), Some(TargetError::OutsideVersion));
+        for (urls, target, able, error) in [
+            (&["http://a", "http://b"][..], "/..", None, None),
+            (&["http://a/x", "http://b", "http://c/v1"], "/..", Some(&[1][..]), None),
+            (&["http://a/x", "http://b", "http://c/v1"], "/y", Some(&[0, 1]), None),
+            (&["http://a/x", "http://b", "http://c/v1"], "/v1/y", None, None),
+            (&["http://a/x", "http://b/v1"], "/..", Some(&[]), dots),
+            (&["http://a/v1"], "/y", Some(&[]), outside),
+        ] {
+            let (pool, target) = (of(urls), target.parse().expect("a target"));
+            assert_eq!((pool.able(&target).as_deref(), pool.target_error(&target)), (able, error), "{urls:?} {target}");
+        }
+        let pool = of(&["http://a/v1", "http://b", "http://c"]);
+        for _ in 0..8 {
+            let pick = |avoid: &[usize]| pool.pick_of(&[1, 2], &Ask::default(), avoid, Instant::now());
+            assert!([1, 2].contains(&pick(&[]).expect("two are able").position));
+            assert_eq!(pick(&[0, 1]).expect("another is able").position, 2);
+            assert!([1, 2].contains(&pick(&[1, 2]).expect("there is no other").position));
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod api_key;
 mod availability;
 mod bad_responses;
 mod balancing;
+mod base_paths;
 mod breakers;
 mod caller_keys;
 mod check_errors;

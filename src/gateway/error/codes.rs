@@ -52,7 +52,12 @@ pub static CODES: &[Code] = &[
     code("request_header_fields_too_large", "431", Retry::No, "the header has too many fields, or is too long"),
     code("http_version_not_supported", "505", Retry::No, "the version of HTTP is not offered"),
     code("method_not_implemented", "501", Retry::No, "`CONNECT`, or a method that is too long"),
-    code("not_found", "404", Retry::No, "this listener is for the admin API alone, or not for it"),
+    code(
+        "not_found",
+        "404",
+        Retry::No,
+        "this listener is for the admin API alone, or not for it; or the path is outside `/v1`, and the workers' base paths name a version",
+    ),
     code("invalid_api_key", "401", Retry::No, "no key, one that is not known, or several that differ"),
     code(
         "forbidden",

@@ -88,7 +88,8 @@ pub(super) async fn body_for_another(
     if !names_model(received.seen.as_deref().unwrap_or_default(), model.as_deref()) {
         return Ok(None);
     }
-    let has = |at: usize, model: &str| at != refused_by && pool.all[at].listing.has(model);
+    let can_be_asked = |at: usize| at != refused_by && attempts.is_able(at);
+    let has = |at: usize, model: &str| can_be_asked(at) && pool.all[at].listing.has(model);
     let is_known = |model: &str| pool.healthy_positions().iter().any(|at| has(*at, model));
     match model.as_deref() {
         Some(model) if !is_known(model) => renew(pool.healthy()).await,
@@ -102,7 +103,8 @@ pub(super) async fn body_for_another(
         exchange.gateway.metrics.forbidden_retries.add(1);
         return Ok(None);
     }
-    attempts.tried.extend((0..pool.all.len()).filter(|at| !has(*at, &model)));
+    let others: Vec<_> = (0..pool.all.len()).filter(|at| !has(*at, &model)).collect();
+    attempts.tried.extend(others);
     Ok(resend.body(received.begun.1.take_back()))
 }
 
