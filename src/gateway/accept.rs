@@ -19,7 +19,9 @@ const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 /// Checks what every request must hold to, wherever it goes.
 pub fn check(request: &Request) -> Result<(), GatewayError> {
-    if request.method == Method::CONNECT || request.method.as_str().len() > MAX_METHOD {
+    // TRACE asks for the request as the worker got it, with the worker's key (RFC 9110 section 9.3.8).
+    let is_offered = !matches!(request.method, Method::CONNECT | Method::TRACE);
+    if !is_offered || request.method.as_str().len() > MAX_METHOD {
         return Err(GatewayError::Method);
     }
     if !is_target(&request.method, &request.uri) {

@@ -1,6 +1,6 @@
 //! Request lines and header lines (cases 8 to 12, 14 to 16): what is malformed is refused before any worker hears of it.
 
-use crate::support::{BadRequest, Gateway, Worker, bad, refuses};
+use crate::support::{BadRequest, Gateway, H2, Worker, bad, refuses};
 
 fn cases(statuses: &[u16], requests: &[&[u8]]) -> Vec<BadRequest> {
     requests.iter().map(|r| bad(&String::from_utf8_lossy(r), r, statuses)).collect()
@@ -265,6 +265,18 @@ fn what_follows_a_connect_is_neither_tunnelled_nor_a_request() {
     assert!(matches!(client.read_response_however("GET").status, 405 | 501));
     client.assert_closed();
     assert!(worker.requests().is_empty() && worker.broken().is_empty());
+}
+
+// A worker that implements TRACE would show its key to the caller.
+#[test]
+fn trace_is_refused() {
+    let worker = Worker::new(|request, conn| conn.answer(200, &request.head));
+    let gateway = Gateway::builder().worker(&worker).arg("--worker-api-key=theirs").start();
+    for path in ["/", "/v1/chat/completions", "/v1/responses/x", "/workers", "/health"] {
+        gateway.request("TRACE", path, &[("Max-Forwards", "10")], b"").assert_error(501, "method_not_implemented");
+        assert_eq!(H2::connect(&gateway).request("TRACE", path, &[], b"").status, 501, "{path}");
+    }
+    assert!(worker.requests().is_empty());
 }
 
 // Case 15.

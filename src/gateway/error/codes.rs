@@ -51,7 +51,7 @@ pub static CODES: &[Code] = &[
     code("uri_too_long", "414", Retry::No, "the target is too long"),
     code("request_header_fields_too_large", "431", Retry::No, "the header has too many fields, or is too long"),
     code("http_version_not_supported", "505", Retry::No, "the version of HTTP is not offered"),
-    code("method_not_implemented", "501", Retry::No, "`CONNECT`, or a method that is too long"),
+    code("method_not_implemented", "501", Retry::No, "`CONNECT`, `TRACE`, or a method that is too long"),
     code(
         "not_found",
         "404",
