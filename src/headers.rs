@@ -91,7 +91,7 @@ fn is_reference(name: &HeaderName) -> bool {
 }
 
 /// Whether it is `field` with `_` somewhere for `-`. Both are of the same length. Most names differ in the first byte.
-fn is_misspelt(name: &str, field: &str) -> bool {
+pub fn is_misspelt(name: &str, field: &str) -> bool {
     let is_same = |(a, b): (u8, u8)| a == b || (a, b) == (b'_', b'-');
     name.bytes().zip(field.bytes()).all(is_same) && name.contains('_')
 }

@@ -58,14 +58,15 @@ pub fn check_caller(keys: &Keys, headers: &mut HeaderMap) -> Result<Option<Arc<K
         Presented::Key(key) => {
             // All that it asks for, whatever a limit says to it.
             key.requests.fetch_add(1, Relaxed);
-            Some(key.clone())
+            Ok(Some(key.clone()))
         }
-        Presented::Nothing | Presented::Unknown if keys.is_open() => None,
-        Presented::Nothing | Presented::Unknown => return Err(GatewayError::Unauthorized),
-        Presented::Conflict => return Err(GatewayError::KeysDiffer),
+        Presented::Nothing | Presented::Unknown if keys.is_open() => Ok(None),
+        Presented::Nothing | Presented::Unknown => Err(GatewayError::Unauthorized),
+        Presented::Conflict => Err(GatewayError::KeysDiffer),
     };
+    // A preflight that is refused here goes on without a key.
     credentials.strip(headers);
-    Ok(key)
+    key
 }
 
 /// The admin API: for those who have a key with a role for it. Without any key it is for this machine alone, and then

@@ -3,16 +3,21 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName};
 
 use super::{Goes, Key, Keys};
-use crate::headers::KEY_FIELDS;
+use crate::headers::{KEY_FIELDS, is_misspelt};
+
+/// Parts into which the value of a field is split, to find a key in a field that does not present one.
+const MOST_PARTS: usize = 16;
 
 /// What a request says in [`KEY_FIELDS`].
 pub struct Credentials<'a> {
     pub presented: Presented<'a>,
-    /// The fields that carry a key of the gateway alone, in the order of [`KEY_FIELDS`].
+    /// The fields of [`KEY_FIELDS`] that carry a key of the gateway alone, in that order.
     own: [bool; KEY_FIELDS.len()],
+    /// Others that carry one: [`KEY_FIELDS`] with `_` for `-`, which is the same to CGI-style programs.
+    misspelt: Vec<HeaderName>,
 }
 
 /// Whose key a request presents.
@@ -31,6 +36,9 @@ impl Credentials<'_> {
         for (name, _) in KEY_FIELDS.iter().zip(self.own).filter(|(_, is_own)| *is_own) {
             headers.remove(name);
         }
+        for name in &self.misspelt {
+            headers.remove(name);
+        }
     }
 }
 
@@ -46,7 +54,8 @@ impl Keys {
     /// that is between the caller and the worker, or a proxy in front of the gateway.
     ///
     /// Where callers need no key, fields that disagree are theirs to explain to the worker, unless one has a key that is
-    /// known here.
+    /// known here. A value with a comma may be several fields that somebody has joined: if one of its parts is a key that is
+    /// known, it disagrees with itself.
     pub fn credentials(&self, headers: &HeaderMap) -> Credentials<'_> {
         let mut own = [false; KEY_FIELDS.len()];
         let mut first: Option<Offer> = None;
@@ -64,14 +73,15 @@ impl Keys {
                 (None, _) => None,
             };
             let carried = match (key, token) {
-                (Some(key), _) => Some(key),
-                (None, Some(token)) if !token.contains(&b' ') => None,
+                (Some(_), _) => Carried::default().with(key),
+                (None, Some(token)) if !token.iter().any(is_separator) => Carried::default(),
                 (None, _) => self.carried(value),
             };
-            *own = carried.is_some_and(|key| key.goes == Goes::Nowhere);
+            *own = carried.own;
             let Some(token) = token else { continue };
-            is_known |= key.is_some();
-            disagree |= first.is_some_and(|offer| token != offer.token);
+            let is_joined = key.is_none() && carried.any && token.contains(&b',');
+            is_known |= key.is_some() || is_joined;
+            disagree |= is_joined || first.is_some_and(|offer| token != offer.token);
             first.get_or_insert(Offer { token, key });
         }
         let presented = match first {
@@ -80,15 +90,73 @@ impl Keys {
             Some(Offer { key: Some(key), .. }) => Presented::Key(key),
             Some(Offer { key: None, .. }) => Presented::Unknown,
         };
-        Credentials { presented, own }
+        Credentials { presented, own, misspelt: self.misspelt(headers) }
     }
 
-    /// The key in a field that does not present one: bare, or after some scheme.
-    fn carried(&self, value: &[u8]) -> Option<&Arc<Key>> {
-        let blank = value.iter().position(|byte| *byte == b' ');
-        let after = blank.and_then(|blank| self.find(value[blank..].trim_ascii()));
-        after.or_else(|| self.find(value))
+    /// The keys in a field that does not present one: bare, after some scheme, in a parameter or in a list.
+    fn carried(&self, value: &[u8]) -> Carried {
+        let mut carried = Carried::default();
+        let mut look_up = |candidate: &[u8]| {
+            if !candidate.is_empty() {
+                carried = carried.with(self.find(candidate));
+            }
+        };
+        look_up(value);
+        if let Some(after) = after_first(value, |byte| matches!(byte, b' ' | b'\t')) {
+            look_up(after);
+        }
+        value.splitn(MOST_PARTS, is_separator).for_each(&mut look_up);
+        // A key may itself have a `=` in it, most often at its end.
+        for word in value.splitn(MOST_PARTS, |byte| is_separator(byte) && *byte != b'=') {
+            if let Some(parameter) = after_first(word, |byte| *byte == b'=') {
+                look_up(word);
+                look_up(parameter);
+            }
+        }
+        carried
     }
+
+    /// The fields with a misspelt name that carry a key of the gateway alone.
+    fn misspelt(&self, headers: &HeaderMap) -> Vec<HeaderName> {
+        let is_key_field = |name: &HeaderName| {
+            let name = name.as_str();
+            // Most names have another length.
+            matches!(name.len(), 7 | 9)
+                && KEY_FIELDS
+                    .iter()
+                    .any(|field| field.as_str().len() == name.len() && is_misspelt(name, field.as_str()))
+        };
+        let carries =
+            |name: &&HeaderName| headers.get_all(*name).iter().any(|value| self.carried(value.as_bytes()).own);
+        headers.keys().filter(|name| is_key_field(name)).filter(carries).cloned().collect()
+    }
+}
+
+/// Which keys there are in a field.
+#[derive(Debug, Clone, Copy, Default)]
+struct Carried {
+    /// One that is known.
+    any: bool,
+    /// One of the gateway alone.
+    own: bool,
+}
+
+impl Carried {
+    fn with(self, key: Option<&Arc<Key>>) -> Self {
+        let is_own = key.is_some_and(|key| key.goes == Goes::Nowhere);
+        Self { any: self.any || key.is_some(), own: self.own || is_own }
+    }
+}
+
+/// Whether a byte stands between a key and what else is in a field.
+fn is_separator(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b',' | b';' | b'=' | b'"' | b'\'')
+}
+
+/// What follows the first byte that is one of these.
+fn after_first(value: &[u8], is_one: impl Fn(&u8) -> bool) -> Option<&[u8]> {
+    let at = value.iter().position(is_one)?;
+    Some(value[at + 1..].trim_ascii())
 }
 
 /// What follows `Bearer`, in any case (RFC 6750 section 2.1).
@@ -136,6 +204,24 @@ mod tests {
             (&[("x-api-key", "k")], "api-key", "unknown", 1),
             (&[("api-key", "boss")], "admin-key", "admin-key", 0),
             (&[("api-key", "Bearer boss")], "unknown", "unknown", 0),
+            (&[("authorization", "Bearer\tboss")], "nothing", "nothing", 0),
+            (&[("authorization", "Bearer x, Bearer boss")], "conflict", "conflict", 0),
+            (&[("authorization", "Bearer boss,")], "conflict", "conflict", 0),
+            (&[("authorization", "Bearer Bearer boss")], "unknown", "unknown", 0),
+            (&[("authorization", "Token token=boss")], "nothing", "nothing", 0),
+            (&[("authorization", "Token token=\"boss\"; x=y")], "nothing", "nothing", 0),
+            (&[("authorization", "Bearer boss=x")], "unknown", "unknown", 0),
+            (&[("x-api-key", "boss, x")], "conflict", "conflict", 0),
+            (&[("x-api-key", "x boss y")], "unknown", "unknown", 0),
+            (&[("x-api-key", "k,x")], "conflict", "unknown", 1),
+            (&[("x-api-key", "y,x")], "unknown", "unknown", 1),
+            (&[("api-key", "\"boss\"")], "unknown", "unknown", 0),
+            (&[("api-key", "'boss'")], "unknown", "unknown", 0),
+            (&[("api-key", "bossy, x=bos")], "unknown", "unknown", 1),
+            (&[("x_api_key", "boss")], "nothing", "nothing", 0),
+            (&[("x_api-key", "x, boss")], "nothing", "nothing", 0),
+            (&[("api_key", "boss"), ("x_api_key", "x"), ("api-key", "k")], "api-key", "unknown", 2),
+            (&[("api_keys", "boss"), ("x_api_kez", "boss")], "nothing", "nothing", 2),
             (&[("x-api-key", "boss"), ("api-key", "boss")], "admin-key", "admin-key", 0),
             (&[("x-api-key", "boss"), ("authorization", "Basic k")], "admin-key", "admin-key", 1),
             (&[("x-api-key", ""), ("api-key", "k")], "api-key", "unknown", 2),
@@ -149,6 +235,36 @@ mod tests {
             assert_eq!(told(&credentials.presented), when_open, "{fields:?}");
             credentials.strip(&mut headers);
             assert_eq!(headers.len(), left, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_with_separators_in_it_is_found() {
+        let keys = Keys::new(&Config::of(&["--admin-key=a=b,c=="]), None);
+        for value in ["Bearer a=b,c==", "Token a=b,c==", "a=b,c=="] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
+            keys.credentials(&headers).strip(&mut headers);
+            assert!(headers.is_empty(), "{value}");
+        }
+        let keys = Keys::new(&Config::of(&["--admin-key=Zm9v=="]), None);
+        for value in ["Bearer Bearer Zm9v==", "Token token=Zm9v==, x=y", "Token x, Zm9v==", "Token token=\"Zm9v==\""] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
+            keys.credentials(&headers).strip(&mut headers);
+            assert!(headers.is_empty(), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_work_for_a_long_field_is_bounded() {
+        let keys = Keys::new(&Config::of(&["--admin-key=boss"]), None);
+        for separator in [" ", "=", ",", "\""] {
+            let value = HeaderValue::from_str(&format!("x{}", format!("{separator}x=").repeat(20_000))).expect("ASCII");
+            let headers = HeaderMap::from_iter([(HeaderName::from_static("api-key"), value)]);
+            let began = std::time::Instant::now();
+            assert_eq!(keys.credentials(&headers).own, [false; 3]);
+            assert!(began.elapsed() < std::time::Duration::from_secs(2), "{separator:?}: {:?}", began.elapsed());
         }
     }
 }

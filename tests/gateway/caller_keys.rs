@@ -102,13 +102,70 @@ fn without_keys_for_callers_these_fields_are_the_workers_business() {
         ("X-Api-Key", "of-the-boss"),
         ("api-key", "of-the-boss"),
         ("Proxy-Authorization", "Bearer of-the-boss"),
+        ("Authorization", "Bearer\tof-the-boss"),
+        ("Authorization", "Bearer Bearer of-the-boss"),
+        ("Authorization", "Bearer  of-the-boss of-the-worker"),
+        ("Authorization", "Token token=of-the-boss"),
+        ("Authorization", "Token token=\"of-the-boss\", x=y"),
+        ("X-Api-Key", "x of-the-boss y"),
+        ("X-Api-Key", "key=of-the-boss;x"),
+        ("api-key", "\"of-the-boss\""),
+        ("X_Api_Key", "of-the-boss"),
+        ("x-api_key", "a, of-the-boss"),
+        ("API_KEY", "Bearer of-the-boss"),
     ] {
         assert_eq!(administered.request("GET", "/", &[(name, value)], b"").status, 200);
         let request = worker.wait_for_request();
         assert!(!request.head.contains("of-the-boss"), "{name}: {}", request.head);
     }
+    // Two fields that somebody has joined.
+    for (name, value) in [
+        ("Authorization", "Bearer x, Bearer of-the-boss"),
+        ("Authorization", "Bearer of-the-boss,"),
+        ("X-Api-Key", "of-the-boss, x"),
+        ("api-key", "of-the-boss,of-the-boss"),
+    ] {
+        for path in ["/", "/workers"] {
+            ask(&administered, path, &[(name, value.to_owned())]).assert_error(401, "invalid_api_key");
+        }
+    }
+    for (name, value) in [("X_Api_Key", "of-the-worker"), ("X-Api-Key", "a, b"), ("Authorization", "Token token=x")] {
+        assert_eq!(ask(&administered, "/", &[(name, value.to_owned())]).status, 200);
+        assert_eq!(worker.wait_for_request().headers.get(name), Some(value));
+    }
     let mixed = [("Authorization", "Bearer of-the-worker".to_owned()), ("X-Api-Key", "of-the-boss".to_owned())];
     ask(&administered, "/", &mixed).assert_error(401, "invalid_api_key");
+    assert!(worker.requests().iter().all(|request| !request.head.contains("of-the-boss")));
+}
+
+#[test]
+fn a_key_that_is_not_presented_as_it_should_be_admits_nobody() {
+    let worker = Worker::echo();
+    let gateway = keyed(&worker);
+    for key in ["shared", "of-the-boss"] {
+        for (name, value) in [
+            ("Authorization", format!("Bearer\t{key}")),
+            ("Authorization", format!("Bearer x, Bearer {key}")),
+            ("Authorization", format!("Bearer {key},")),
+            ("Authorization", format!("Bearer Bearer {key}")),
+            ("Authorization", format!("Token token={key}")),
+            ("X-Api-Key", format!("{key}, x")),
+            ("X-Api-Key", format!("x {key} y")),
+            ("api-key", format!("\"{key}\"")),
+            ("X_Api_Key", key.to_owned()),
+        ] {
+            for path in ["/", "/workers"] {
+                ask(&gateway, path, &[(name, value.clone())]).assert_error(401, "invalid_api_key");
+            }
+        }
+    }
+    // Nor does it come along with one that is, or with a request that needs none.
+    let fields = [("X_Api_Key", "of-the-boss".to_owned()), ("Authorization", "Bearer shared".to_owned())];
+    assert_eq!(ask(&gateway, "/", &fields).status, 200);
+    let origin =
+        [("Origin", "https://a.example"), ("Access-Control-Request-Method", "POST"), ("api_key", "of-the-boss")];
+    assert_eq!(gateway.request("OPTIONS", "/", &origin, b"").status, 200);
+    assert_eq!(worker.requests().len(), 2);
     assert!(worker.requests().iter().all(|request| !request.head.contains("of-the-boss")));
 }
 
