@@ -18,25 +18,35 @@ pub static KEY_FIELDS: [HeaderName; 3] =
 /// ones (RFC 9110 section 7.6.1), and what a proxy and its client say to each other about access. `Trailer` stays: it
 /// announces fields that are passed on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    strip(headers, |_| {});
+    strip(headers, |_| false);
 }
 
-/// The same for an answer. Returns whether one of the fields that refer to a resource by its URL is among the others:
-/// [`is_reference`].
+/// The same for a worker's answer, and removes `X-Smg-Error-Code`, by which clients know the gateway's own errors.
+/// Returns whether one of the fields that refer to a resource by its URL is among the others: `Location`,
+/// `Content-Location` or `Refresh`.
 #[must_use]
 pub fn strip_answer(headers: &mut HeaderMap) -> bool {
     let mut refers = false;
-    strip(headers, |name| refers |= is_reference(name));
+    strip(headers, |name| {
+        let name = name.as_str();
+        match name.len() {
+            7 => refers |= name == "refresh",
+            8 => refers |= name == "location",
+            16 => {
+                refers |= name == "content-location";
+                return name == "x-smg-error-code";
+            }
+            _ => {}
+        }
+        false
+    });
     refers
 }
 
-/// `note` is shown each field that stays at least once.
-fn strip(headers: &mut HeaderMap, mut note: impl FnMut(&HeaderName)) {
+/// `goes_too` is shown each field that stays at least once, and says which else are removed.
+fn strip(headers: &mut HeaderMap, mut goes_too: impl FnMut(&HeaderName) -> bool) {
     let mut nominated = Vec::new();
-    let mut is_to_go = |name: &&HeaderName| {
-        note(name);
-        is_hop_by_hop(name)
-    };
+    let mut is_to_go = |name: &&HeaderName| goes_too(name) || is_hop_by_hop(name);
     // Most messages have one of these at most: a look at the names is cheaper than a removal for each.
     while let Some(name) = headers.keys().find(&mut is_to_go).cloned() {
         if name == header::CONNECTION {
@@ -75,17 +85,6 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
         }
         18 => name == "proxy-authenticate",
         19 => name == "proxy-authorization",
-        _ => false,
-    }
-}
-
-/// `Location`, `Content-Location` and `Refresh`.
-fn is_reference(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    match name.len() {
-        7 => name == "refresh",
-        8 => name == "location",
-        16 => name == "content-location",
         _ => false,
     }
 }
@@ -209,6 +208,13 @@ mod tests {
         }
         let others = &[("content-type", "a"), ("connection", "close"), ("link", "<http://a/>"), ("upgrade", "a")];
         assert!(!strip_answer(&mut map(others)));
+    }
+
+    #[test]
+    fn only_the_gateway_says_its_error_code() {
+        let mut headers = map(&[("x-smg-error-code", "a"), ("etag", "b"), ("x-smg-error-code", "c")]);
+        assert!(!strip_answer(&mut headers));
+        assert_eq!(headers, map(&[("etag", "b")]));
     }
 
     #[test]

@@ -246,7 +246,9 @@ fn trailers_of_a_request_are_kept_or_dropped_but_never_become_fields() {
 fn a_workers_own_status_and_location_pass_through() {
     let worker = Worker::new(|request, conn| {
         let status = &request.target[1..];
-        conn.send(format!("HTTP/1.1 {status} Whatever\r\nLocation: /x\r\nContent-Length: 2\r\n\r\nhi"));
+        conn.send(format!(
+            "HTTP/1.1 {status} Whatever\r\nLocation: /x\r\nX-Smg-Error-Code: mine\r\nContent-Length: 2\r\n\r\nhi"
+        ));
     });
     let gateway = Gateway::before(&worker);
     for status in [200, 201, 202, 206, 226, 301, 307, 400, 401, 404, 409, 418, 422, 429, 451, 500, 501, 503, 599] {
