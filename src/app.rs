@@ -117,6 +117,7 @@ impl App {
         let listeners = listeners::all(&config).await?;
         let is_handed_over = listeners.iter().any(|listener| listener.is_handed_over);
         let speaks_tls = listeners.iter().any(|listener| listener.serves.speaks == Speaks::Tls);
+        let needs_key = listeners.iter().any(|listener| listener.needs_key);
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.address.clone()).collect();
         let admin = listeners.iter().filter(|listener| listener.serves.offers != Offers::DataPlane);
         let admin_addresses = admin.map(|listener| listener.address.clone()).collect();
@@ -198,7 +199,8 @@ impl App {
         let accept = |listener: Listener| spawn_local(vital(listener.accept(reception.clone(), stop.subscribe())));
         let acceptors = listeners.into_iter().map(accept).collect();
         let registry = admin.registry.clone();
-        let reload = Reload { fleet, registry, tls, admission: shared.admission.clone(), speaks_tls, watches };
+        let reload =
+            Reload { fleet, registry, tls, admission: shared.admission.clone(), speaks_tls, needs_key, watches };
         Ok(Self {
             addresses,
             admin_addresses,

@@ -98,6 +98,11 @@ impl Config {
         self.digest = Some(file.digest);
         self.variables = file.variables;
     }
+
+    /// Whether there is a key of any kind that callers may present.
+    pub fn has_keys(&self) -> bool {
+        self.access.admin_key.is_some() || self.access.api_key.is_some() || !self.sections.keys.is_empty()
+    }
 }
 
 #[cfg(test)]

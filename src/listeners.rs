@@ -37,6 +37,8 @@ pub struct Listener {
     pub is_shared: bool,
     /// Whoever started the process holds the socket, too.
     pub is_handed_over: bool,
+    /// The admin API is on it, and other users of this machine can connect to it.
+    pub needs_key: bool,
 }
 
 /// Whom a listener is for.
@@ -60,6 +62,11 @@ pub enum ListenError {
     Bind { address: ListenAddress, setting: &'static str, cause: SocketError },
     #[error("the sockets that were handed over (LISTEN_FDS) can't be used: {0}")]
     HandedOver(#[source] io::Error),
+    #[error(
+        "the socket {0} was handed over (LISTEN_FDS) with a mode that lets other users connect, and the admin API there \
+         has no key: set SocketMode=0600 in its systemd unit, or --admin-key"
+    )]
+    OpenToOthers(ListenAddress),
     #[error("listener {0} speaks TLS, and there is no certificate")]
     NoCertificate(ListenAddress),
 }
@@ -78,6 +85,7 @@ pub async fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
         .map(|listener| ("`listeners` of the file", listener.address.clone(), speaks(listener.tls), listener.admin));
     // Without one that is meant for it, the admin API answers everywhere. Where it has one, nothing else does there.
     let is_everywhere = !config.sections.listeners.iter().any(|listener| listener.admin);
+    let has_keys = config.has_keys();
     let mut listeners = Vec::new();
     for (number, (setting, address, speaks, admin)) in std::iter::once(main).chain(others).enumerate() {
         if speaks == Speaks::Tls && !has_certificate {
@@ -98,8 +106,13 @@ pub async fn all(config: &Config) -> Result<Vec<Listener>, ListenError> {
             true => Offers::AdminApi,
             false => Offers::DataPlane,
         };
+        // The admin API is on it. Without a key, the mode is the only gate: systemd's is 0666 unless it is told otherwise.
+        let needs_key = is_handed_over && socket.is_open_to_others();
+        if needs_key && !has_keys {
+            return Err(ListenError::OpenToOthers(address));
+        }
         let serves = Serves { speaks, offers };
-        listeners.push(Listener { address, socket, serves, is_shared, is_handed_over });
+        listeners.push(Listener { address, socket, serves, is_shared, is_handed_over, needs_key });
     }
     Ok(listeners)
 }

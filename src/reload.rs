@@ -30,6 +30,8 @@ pub struct Reload {
     pub admission: Arc<Admission>,
     /// Some listener speaks TLS, and will until a restart.
     pub speaks_tls: bool,
+    /// Other users of this machine can connect to a socket with the admin API, and will until a restart.
+    pub needs_key: bool,
     pub watches: Watches,
 }
 
@@ -67,6 +69,8 @@ pub enum ReloadError {
     ServerTls(#[from] ServerTlsError),
     #[error("a listener speaks TLS, and no certificate is left")]
     NoCertificate,
+    #[error("no key is left, and a socket that was handed over lets other users connect to the admin API")]
+    NoKey,
     #[error("names can't be resolved: {0}")]
     Resolver(#[from] NetError),
     #[error(transparent)]
@@ -91,6 +95,9 @@ impl Reload {
         let tls = server_tls(&config)?;
         if self.speaks_tls && tls.is_none() {
             return Err(ReloadError::NoCertificate);
+        }
+        if self.needs_key && !config.has_keys() {
+            return Err(ReloadError::NoKey);
         }
         let differ = |part: fn(&Config) -> String| part(before) != part(&config);
         let resolver = differ(names).then(|| resolver(&config)).transpose()?;

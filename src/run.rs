@@ -233,14 +233,12 @@ struct Introduction {
 
 impl Introduction {
     fn new(config: &Config) -> Self {
-        let access = &config.access;
-        let has_key = access.admin_key.is_some() || access.api_key.is_some() || !config.sections.keys.is_empty();
         let scheme = |tls: bool| if tls { "https" } else { "http" };
         let others = config.sections.listeners.iter().map(|listener| scheme(listener.tls));
         let schemes = std::iter::once(scheme(config.tls.tls_cert_path.is_some())).chain(others).collect();
         let file = config.sections.listeners.iter().enumerate();
         let admin_only = file.filter(|(_, listener)| listener.admin).map(|(at, _)| at + 1).collect();
-        let admin = if has_key {
+        let admin = if config.has_keys() {
             "open to whoever has a key"
         } else {
             "open to this machine only; --admin-key opens it to others"

@@ -1,7 +1,9 @@
 //! A socket that is listened on, of either kind: bound here, or handed over by who started the process.
 
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
 
 use listenfd::ListenFd;
@@ -13,6 +15,9 @@ use crate::unix_socket::{Bound, InUse, SocketError, SocketFile};
 
 /// Connections that may wait to be accepted.
 pub const BACKLOG: u32 = 4096;
+
+/// Everything for the group and for others.
+const OTHERS: u32 = 0o077;
 
 pub enum Socket {
     Tcp(TcpListener),
@@ -56,6 +61,15 @@ impl Socket {
             }),
         }
         .transpose()
+    }
+
+    /// Whether it is a Unix socket that users other than its owner may connect to, as far as can be seen: one without a
+    /// file has no mode that would keep them out.
+    pub fn is_open_to_others(&self) -> bool {
+        let Self::Unix(listener, _) = self else { return false };
+        let address = listener.local_addr();
+        let mode = address.ok().and_then(|address| Some(fs::symlink_metadata(address.as_pathname()?).ok()?.mode()));
+        mode.is_none_or(|mode| mode & OTHERS != 0)
     }
 
     pub async fn accept(&self) -> io::Result<ClientSocket> {

@@ -1,10 +1,13 @@
 //! A listener on a Unix socket, for the admin API: who can open it, what stands at its path before and after, and how
 //! its callers are judged.
 
-use crate::support::{ConfigFile, Files, Gateway, Worker, eventually, request, run};
+use crate::support::{ConfigFile, Files, Gateway, Worker, eventually, executable, request, run};
 use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -166,6 +169,8 @@ fn what_a_unix_socket_can_not_be_is_told() {
 fn warnings(gateway: &Gateway) -> String {
     gateway.wait_for_output("admin API: ");
     eventually(LIMIT, || gateway.get("/health").status == 200);
+    // What was logged before that is there, too.
+    gateway.wait_for_log("path=/health");
     gateway.log().lines().filter(|line| line.contains("WARN")).map(|line| format!("{line}\n")).collect()
 }
 
@@ -193,4 +198,63 @@ fn an_open_admin_api_where_others_can_connect_is_warned_of() {
     assert_eq!(warnings(&gateway), "");
     file.rewrite("queue_size: 100\n");
     gateway.wait_for_log("admin API is open without a key");
+}
+
+/// A gateway that was handed a socket for callers and one for the admin API, as systemd does, and that logs to a file.
+struct Activated {
+    file: ConfigFile,
+    socket: String,
+    gateway: Child,
+    _held: UnixListener,
+}
+
+impl Activated {
+    fn start(mode: u32, keys: &str) -> Self {
+        const HAND_OVER: &str =
+            r#"exec 3<&0 4<&1 </dev/null >/dev/null; export LISTEN_FDS=2 LISTEN_PID=$$; exec "$0" "$@""#;
+        let files = Files::new();
+        let socket = files.named("admin.sock");
+        let held = UnixListener::bind(&socket).expect("a socket");
+        std::fs::set_permissions(&socket, PermissionsExt::from_mode(mode)).expect("it is ours");
+        let callers: OwnedFd = TcpListener::bind("127.0.0.1:0").expect("a port").into();
+        let admin: OwnedFd = held.try_clone().expect("descriptors are left").into();
+        let log = std::fs::File::create(files.path("log")).expect("a file");
+        let file =
+            ConfigFile::beside(files, format!("listeners:\n- {{address: \"unix:{socket}\", admin: true}}\n{keys}"));
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(HAND_OVER).arg(executable().get_program()).args(["--config", &file.path]);
+        let gateway = shell.stdin(callers).stdout(admin).stderr(log).spawn().expect("a shell");
+        Self { file, socket, gateway, _held: held }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.file.files.path("log")).expect("a file")
+    }
+}
+
+impl Drop for Activated {
+    fn drop(&mut self) {
+        let _ = self.gateway.kill();
+        let _ = self.gateway.wait();
+    }
+}
+
+// systemd's default is 0666.
+#[test]
+fn a_socket_that_was_handed_over_and_is_open_to_others_needs_a_key() {
+    let key = "keys: [{name: boss, role: admin, key: s3cret}]\n";
+    for mode in [0o666, 0o660, 0o602] {
+        let mut gateway = Activated::start(mode, "");
+        eventually(LIMIT, || gateway.gateway.try_wait().expect("our own child").is_some());
+        let log = gateway.log();
+        assert_eq!(gateway.gateway.wait().expect("our own child").code(), Some(1), "{log}");
+        assert!(log.contains(&gateway.socket) && log.contains("SocketMode=0600"), "{log}");
+    }
+    let gateway = Activated::start(0o600, "");
+    assert_eq!(get(&gateway.socket, "/workers"), 200);
+    let gateway = Activated::start(0o666, key);
+    assert_eq!(get(&gateway.socket, "/workers"), 401);
+    gateway.file.rewrite(format!("listeners:\n- {{address: \"unix:{}\", admin: true}}\n", gateway.socket));
+    eventually(LIMIT, || gateway.log().contains("the new configuration is not taken"));
+    assert_eq!(get(&gateway.socket, "/workers"), 401);
 }
