@@ -7,6 +7,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -74,20 +75,23 @@ pub fn until_told_to_stop(config: Config, read: impl Fn() -> Result<Config, Stri
         };
         tell_supervisor("STOPPING=1");
         let config = app.publisher.current().config.clone();
+        let mut has_panicked = ended.is_err();
         let delay = ended.as_ref().map_or(Duration::ZERO, |signal| drain_delay(&config, *signal, app.is_handed_over));
         if !delay.is_zero() {
             tracing::info!(seconds = delay.as_secs_f64(), "told to stop; requests are served a little longer");
             let hurry = async {
                 tokio::select! {
                     () = stop.asked() => {}
-                    () = panics::fatal() => {}
+                    () = panics::fatal() => has_panicked = true,
                 }
             };
             app.announce_stop(delay, hurry).await;
         }
         tracing::info!("draining");
         app.drain(config.listen.shutdown_grace_period_secs, stop.asked()).await;
-        ended.map(|_| ())
+        // Also one that came during the drain.
+        has_panicked |= panics::fatal().now_or_never().is_some();
+        if has_panicked { Err(RunError::Panicked) } else { Ok(()) }
     })
 }
 
