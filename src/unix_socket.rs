@@ -12,6 +12,9 @@ use tokio::net::{UnixListener, UnixStream};
 /// Read and write for the owner, nothing for others.
 const OWNER_ONLY: Mode = Mode::from_bits_retain(0o177);
 
+/// Names to try before the path is taken.
+const MOST_NAMES: u32 = 16;
+
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     #[error("another process listens on it")]
@@ -53,11 +56,7 @@ impl Bound {
         }
         // Whether a socket can have this path at all; the other name is a short one.
         SocketAddr::from_pathname(path)?;
-        let unready = path.with_file_name(format!(".{:x}", std::process::id()));
-        let others = rustix::process::umask(OWNER_ONLY);
-        let bound = StdListener::bind(&unready);
-        rustix::process::umask(others);
-        let listener = bound?;
+        let (listener, unready) = bind_beside(path)?;
         let taken = listener.set_nonblocking(true).and_then(|()| fs::rename(&unready, path));
         if let Err(error) = taken {
             // The path was not taken; what is left of the attempt goes away.
@@ -67,6 +66,23 @@ impl Bound {
         let file = fs::symlink_metadata(path)?;
         let file = SocketFile { path: path.to_owned(), id: (file.dev(), file.ino()) };
         Ok(Self { listener: UnixListener::from_std(listener)?, file })
+    }
+}
+
+/// Binds to a name beside `path` that nobody has. A process that was killed may have left such a name behind, and in a
+/// container the next one has the same process id; so names are random.
+fn bind_beside(path: &Path) -> io::Result<(StdListener, PathBuf)> {
+    let mut attempts = 0;
+    loop {
+        let unready = path.with_file_name(format!(".{:06x}", fastrand::u32(..1 << 24)));
+        let others = rustix::process::umask(OWNER_ONLY);
+        let bound = StdListener::bind(&unready);
+        rustix::process::umask(others);
+        attempts += 1;
+        match bound {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && attempts < MOST_NAMES => {}
+            bound => return Ok((bound?, unready)),
+        }
     }
 }
 
@@ -92,5 +108,25 @@ impl Drop for SocketFile {
         if is_ours {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_behind_is_no_obstacle() {
+        let directory = std::env::temp_dir().join(format!("smg-unix-socket-{:x}", fastrand::u64(..)));
+        fs::create_dir(&directory).expect("a directory");
+        let left = directory.join(format!(".{:x}", std::process::id()));
+        drop(StdListener::bind(&left).expect("a socket"));
+        let path = directory.join("s");
+        let bound = Bound::new(&path, InUse::Refuse).await.expect("the path is free");
+        let names = || fs::read_dir(&directory).expect("a directory").count();
+        assert_eq!(names(), 2);
+        drop(bound);
+        assert_eq!(names(), 1);
+        fs::remove_dir_all(&directory).expect("it is ours");
     }
 }
