@@ -32,7 +32,8 @@ pub struct Entry {
     pub json: Box<RawValue>,
 }
 
-/// The entries of the list that have an id; `None` if the worker has no list. `agent` is who asks.
+/// The entries of the list that have an id of at most [`LONGEST_NAME`] bytes; `None` if the worker has no list. `agent`
+/// is who asks.
 pub async fn list(connector: &Connector, worker: &Worker, agent: &'static str) -> Option<Vec<Entry>> {
     let request = Request::get("/v1/models").header("accept", "application/json").header("user-agent", agent);
     let request = request.body(()).expect("a valid request");
@@ -60,7 +61,7 @@ fn entries(body: &[u8]) -> Option<Vec<Entry>> {
     let list: List = serde_json::from_slice(body).ok()?;
     let entry = |json: Box<RawValue>| {
         let id = serde_json::from_str::<Named>(json.get()).ok()?.id.into_owned();
-        Some(Entry { id, json })
+        (id.len() <= LONGEST_NAME).then_some(Entry { id, json })
     };
     Some(list.data.into_iter().filter_map(entry).collect())
 }
@@ -219,7 +220,10 @@ mod tests {
     #[test]
     fn entries_stay_as_they_are_written() {
         let kept = r#"{ "root":"…","id" : "org\/a", "max_model_len":262144, "x":{"y":[1e400]}}"#;
-        let list = format!(r#"{{"object":"list","data":[{kept},{{"id":1}},{{}},1,{{"id":"a","id":"b"}},null]}}"#);
+        let long = "y".repeat(LONGEST_NAME + 1);
+        let list = format!(
+            r#"{{"object":"list","data":[{kept},{{"id":1}},{{}},1,{{"id":"a","id":"b"}},null,{{"id":"{long}"}}]}}"#
+        );
         let entries = entries(list.as_bytes()).expect("a list");
         let entries: Vec<_> = entries.iter().map(|entry| (entry.id.as_str(), entry.json.get())).collect();
         assert_eq!(entries, [("org/a", kept)]);

@@ -32,6 +32,17 @@ fn entries_are_passed_on_as_their_worker_gave_them() {
     assert_eq!(answer.text(), format!(r#"{{"object":"list","data":[{VLLM},{NAMED}]}}"#));
 }
 
+#[test]
+fn an_id_that_is_listed_is_found_and_a_longer_one_is_neither() {
+    let (longest, longer) = ("y".repeat(256), "y".repeat(257));
+    let list = json!({"data": [{ "id": longer }, { "id": longest }]});
+    let worker = Worker::new(move |_, conn| conn.answer_json(&list)).bare();
+    let gateway = before(&[&worker]);
+    assert_eq!(gateway.get("/v1/models").json()["data"], json!([{ "id": longest }]));
+    assert_eq!(gateway.get(&format!("/v1/models/{longest}")).json(), json!({ "id": longest }));
+    gateway.get(&format!("/v1/models/{longer}")).assert_error(404, "model_not_found");
+}
+
 // The same in every answer, whichever of the workers is quicker to say it.
 #[test]
 fn of_two_workers_that_list_one_model_the_first_that_is_named_counts() {
