@@ -1,18 +1,19 @@
-//! The allocator of the process, mimalloc, and when memory that was freed goes back to the system.
+//! The process's allocator, mimalloc, and when it returns freed memory to the system.
 
-/// What the executable allocates with.
+/// The type of the executable's global allocator.
 pub type Allocator = mimalloc::MiMalloc;
 
 /// An [`Allocator`].
 pub const ALLOCATOR: Allocator = mimalloc::MiMalloc;
 
-/// Gives back to the system what this thread has freed. mimalloc keeps it for a second, and looks at the time only when
-/// the thread allocates: without this, a gateway keeps what a crowd of clients needed until the next crowd comes.
+/// Returns the memory that this thread has freed to the system. mimalloc keeps freed memory for a second, and checks
+/// the time only when the thread allocates. Without this call, an idle gateway would keep the memory of its last load
+/// peak.
 ///
-/// It costs a look at each of the thread's pages of 64 KiB, a system call for each range that is given back, and page faults
-/// when the memory is needed again. Not for each request.
+/// The call visits each of the thread's 64 KiB pages, makes a system call for each range that it returns, and causes
+/// page faults when the memory is needed again. Do not call it for each request.
 pub fn release_freed() {
-    #[expect(unsafe_code, reason = "a plain call into the allocator, which any thread may make at any time")]
+    #[expect(unsafe_code, reason = "an allocator call that any thread may make at any time")]
     unsafe {
         libmimalloc_sys::mi_collect(true);
     }

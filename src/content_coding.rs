@@ -1,7 +1,7 @@
-//! Content codings of a body (RFC 9110 section 8.4.1), to look at what is in it.
+//! Decodes content codings (RFC 9110 section 8.4.1), so that the gateway can look into a body.
 //!
-//! A decoder needs 16 MiB of memory at most, whatever it is given. A few bytes can hold very many, and many can hold
-//! nothing: both are read step by step, and no step takes long.
+//! A decoder needs at most 16 MiB of memory for any input. A few coded bytes can decode to very many, and many can
+//! decode to none. Decoding therefore runs in steps, and no step takes long.
 
 mod zstd;
 
@@ -14,10 +14,10 @@ use http::header::{self, HeaderMap, HeaderValue};
 
 use self::zstd::Zstd;
 
-/// The codings that are known here, as `Accept-Encoding` says them.
+/// The supported codings, as a value of `Accept-Encoding`.
 pub const KNOWN: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
 
-/// Coded bytes that a step reads at most.
+/// Largest number of coded bytes that a step reads.
 const AT_ONCE: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,12 +28,12 @@ pub enum Coding {
     Zstd,
 }
 
-/// A coding that nobody here can undo, or more than one.
+/// The coding is not supported, or there is more than one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownCoding;
 
 impl Coding {
-    /// What `Content-Encoding` says.
+    /// The coding that `Content-Encoding` names.
     pub fn of(headers: &HeaderMap) -> Result<Option<Self>, UnknownCoding> {
         let fields = headers.get_all(header::CONTENT_ENCODING).iter();
         let names = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
@@ -54,13 +54,13 @@ impl Coding {
         Ok(found)
     }
 
-    /// Decodes what the pieces hold together.
+    /// A decoder for a body in pieces.
     pub fn decoder<'a>(self, pieces: &'a [Bytes]) -> Decoder<'a> {
         let pieces = Pieces { current: &[], rest: pieces, left: AT_ONCE };
         Decoder(match self {
             Self::Gzip => Box::new(MultiGzDecoder::new(pieces)),
             Self::Deflate if pieces.begin_zlib() => Box::new(ZlibDecoder::new(pieces)),
-            // Some say `deflate` and mean it, without the wrapper that the standard asks for.
+            // Some clients send raw deflate, without the zlib wrapper that the standard requires.
             Self::Deflate => Box::new(DeflateDecoder::new(pieces)),
             Self::Brotli => Box::new(Decompressor::new(pieces, AT_ONCE)),
             Self::Zstd => Box::new(Zstd::new(pieces)),
@@ -68,23 +68,23 @@ impl Coding {
     }
 }
 
-/// See the module's documentation.
+/// Decodes one body in steps.
 pub struct Decoder<'a>(Box<dyn Read + 'a>);
 
-/// What a step of a decoder came to.
+/// The result of a decoder's step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// So many bytes.
+    /// This many decoded bytes.
     Bytes(usize),
-    /// Nothing yet.
+    /// No decoded bytes yet.
     Nothing,
     End,
-    /// It is not what the coding says. There is no more.
+    /// The body is malformed. Decoding ends here.
     Broken,
 }
 
 impl Decoder<'_> {
-    /// Decodes the next bytes, as many as fit.
+    /// Decodes the next bytes, as many as fit into `into`.
     pub fn step(&mut self, into: &mut [u8]) -> Step {
         match self.0.read(into) {
             Ok(0) => Step::End,
@@ -95,22 +95,22 @@ impl Decoder<'_> {
     }
 }
 
-/// The pieces of a body, one behind the other. After every [`AT_ONCE`] bytes it would block once, which ends a step.
+/// The pieces of a body as one reader. It returns `WouldBlock` once after every [`AT_ONCE`] bytes, which ends a step.
 struct Pieces<'a> {
     current: &'a [u8],
     rest: &'a [Bytes],
-    /// Bytes until then.
+    /// Bytes until the next `WouldBlock`.
     left: usize,
 }
 
 impl Pieces<'_> {
-    /// The next bytes, up to as many as fit; they stay.
+    /// Copies the next bytes, as many as fit, without consuming them.
     fn peek(&self, into: &mut [u8]) -> usize {
         let all = self.current.iter().chain(self.rest.iter().flatten());
         into.iter_mut().zip(all).map(|(into, byte)| *into = *byte).count()
     }
 
-    /// Whether they look like the head of a zlib stream (RFC 1950 section 2.2).
+    /// Whether the next bytes look like the head of a zlib stream (RFC 1950 section 2.2).
     fn begin_zlib(&self) -> bool {
         let mut head = [0; 2];
         self.peek(&mut head) == 2 && head[0] & 15 == 8 && u16::from_be_bytes(head) % 31 == 0

@@ -1,17 +1,17 @@
-//! What the gateway looks at below h2: frames as they arrive, on both sides of the gateway.
+//! Filters HTTP/2 frames before h2 reads them, downstream and upstream.
 //!
-//! h2 speaks HTTP/2 (RFC 9113), but ends the whole connection where its HPACK decoder meets a field that is not valid:
-//! a CR in a value, a name in upper case. Behind an ingress that puts many users on one connection, one of them would
-//! end the requests of all others. RFC 9113 section 8.1.1 asks for an error of the stream.
+//! h2 implements HTTP/2 (RFC 9113), but if its HPACK decoder finds an invalid field, such as a CR in a value or a name
+//! in upper case, it ends the whole connection. If an ingress multiplexes many users on one connection, one of them
+//! could abort the requests of all others. RFC 9113 section 8.1.1 requires only a stream error.
 //!
-//! [`FilteredIo`] is the connection that h2 reads. It finds header blocks ([`filter`]), and [`hpack`] walks through each:
-//! no field is decoded, but every literal is judged as h2 will judge it, and the sizes of the dynamic table's entries are
-//! kept in step with h2's table. A block whose fields are all valid passes untouched. Any other is replaced by one that
-//! leaves the same dynamic table behind and is malformed in a way that h2 answers with an error of the stream. On the
-//! clients' side, [`budget`] bounds the frames that cause work for nothing.
+//! [`FilteredIo`] is the connection that h2 reads. It finds header blocks ([`filter`]), and [`hpack`] scans each of
+//! them. The scan decodes no fields, but validates every literal as h2 will, and tracks the sizes of the entries in
+//! h2's dynamic table. A block with only valid fields passes unchanged. Any other block is replaced by one that has the
+//! same effect on the dynamic table and is malformed in a way that h2 answers with a stream error. On connections from
+//! clients, [`budget`] limits frames that cause work without carrying anything.
 //!
-//! Why not another codec: what h2 does beside decoding (flow control, states of streams, limits against floods) is far
-//! more than this, and hyper is built on it.
+//! Why not another codec: apart from decoding, h2 does far more (flow control, stream states, flood limits), and hyper
+//! is built on it.
 
 mod budget;
 mod filter;
@@ -24,5 +24,5 @@ pub use self::budget::Requests;
 pub use self::filter::Limits;
 pub use self::io::FilteredIo;
 
-/// What a client that knows that the gateway speaks HTTP/2 sends first (RFC 9113 section 3.4).
+/// The connection preface that a client with prior knowledge sends first (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

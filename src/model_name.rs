@@ -1,10 +1,10 @@
-//! Which model a request names: the top-level member `model` of a JSON object, the field `model` of a form, or the
-//! parameter `model` of a query.
+//! Finds the model that a request names: the top-level member `model` of a JSON object, the field `model` of a form,
+//! or the parameter `model` of a query.
 //!
-//! The scanners take a body piece by piece, whatever the pieces are, keep none of it, and need the same memory for any
-//! body. They judge nothing but the name: a body that no worker would parse has some result, and the worker refuses it.
-//! Of several members with that name the last counts, as in the parsers of the workers (Python's `json`, Starlette's
-//! forms). A name that were taken from another one would send a request past the rules of its model's pool.
+//! The scanners read a body in pieces of any size, store none of it, and use constant memory. They do not validate the
+//! body: for a malformed body the result is arbitrary, and the worker refuses it. If `model` is repeated, the last one
+//! counts, as in the workers' parsers (Python's `json`, Starlette's forms). If the gateway and the worker picked
+//! different names, a request could evade the rules of its model's pool.
 
 mod form;
 mod json;
@@ -21,35 +21,35 @@ use self::json::Json;
 use self::multipart::Multipart;
 use crate::headers::media_type;
 
-/// Bytes of the longest name that is read. It is longer than any path of a model's files.
+/// Longest model name, in bytes. Longer than any path of a model's files.
 const LONGEST: usize = 4096;
-/// The longest boundary of a multipart body; RFC 2046 has 70.
+/// Longest boundary of a multipart body, in bytes; RFC 2046 allows 70.
 const LONGEST_BOUNDARY: usize = 256;
-/// Places of a name that are remembered.
+/// Number of places that are remembered.
 const MOST_PLACES: usize = 8;
 
-/// What a request says of its model.
+/// The model that a request names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Model {
-    /// Nothing, or `null`.
+    /// No `model`, or `null`.
     #[default]
     Unsaid,
     Named(String),
-    /// It is not a string, or longer than any name.
+    /// The value is not a string, or longer than [`LONGEST`].
     NoName,
 }
 
-/// Where the bytes of a value are, counted from the first byte of the body or query. The quotes of a JSON string belong
-/// to it.
+/// The byte range of a value in the body or query, including the quotes of a JSON string.
 pub type Place = Range<u64>;
 
-/// What a scanner has found so far.
+/// The result of a scanner so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     pub model: Model,
-    /// Of all strings that were found, in order. If there are very many, those in the middle are missing.
+    /// The places of all strings found, in order. If there are more than [`MOST_PLACES`], the last one is kept and
+    /// some before it are missing.
     pub places: SmallVec<[Place; 1]>,
-    /// Values that were found, whatever they are.
+    /// Number of values found, of any type.
     pub count: u64,
 }
 
@@ -65,20 +65,20 @@ impl Found {
     }
 }
 
-/// How a body may name a model.
+/// The format of a body that can name a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
     Json,
-    /// What it says it is, or JSON, as `curl -d` sends it.
+    /// A form, or JSON that `curl -d` sends with a form's content type.
     FormOrJson,
     /// `multipart/form-data` with this boundary.
     Multipart(Vec<u8>),
 }
 
 impl Format {
-    /// The format of a body with these fields, or `None` if it can't name a model or must not be read before it is sent
-    /// on. The client of a gRPC call may say nothing more before it is answered; so may others that don't announce how
-    /// much they are going to send, unless their type is known.
+    /// The format of a body with these header fields. `None` if the body can't name a model, or must not be read
+    /// before it is sent on. A gRPC client may wait for an answer before it sends more. So may any client that does not
+    /// announce the body's length, unless the content type is known.
     pub fn of(headers: &HeaderMap, is_length_known: bool) -> Option<Self> {
         let Some(kind) = media_type(headers) else { return Some(Self::Json) };
         if kind.eq_ignore_ascii_case(b"application/json") {
@@ -116,18 +116,18 @@ fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// Scans one body; see the module's documentation.
+/// Scans one body.
 #[derive(Debug)]
 pub enum Scanner {
     Json(Json),
     Form(Form),
     Multipart(Box<Multipart>),
-    /// A form or JSON, behind so many bytes of white space.
+    /// Undecided between form and JSON, after this many bytes of white space.
     Unclear(u64),
 }
 
 impl Scanner {
-    /// Takes the next bytes of the body.
+    /// Scans the next bytes of the body.
     pub fn push(&mut self, mut bytes: &[u8]) {
         if let Self::Unclear(passed) = self {
             let spaces = bytes.iter().take_while(|byte| is_space(**byte)).count();
@@ -147,14 +147,14 @@ impl Scanner {
         }
     }
 
-    /// The body is at its end.
+    /// Ends the body.
     pub fn finish(&mut self) {
         if let Self::Form(form) = self {
             form.finish();
         }
     }
 
-    /// Whether nothing that follows can name a model.
+    /// Whether no later bytes can name a model.
     pub fn is_done(&self) -> bool {
         match self {
             Self::Json(json) => json.is_done(),
@@ -163,7 +163,7 @@ impl Scanner {
         }
     }
 
-    /// Whether the body is a JSON object as far as it was read.
+    /// Whether the body has been a JSON object so far.
     pub fn is_object(&self) -> bool {
         matches!(self, Self::Json(json) if json.is_object())
     }
@@ -178,12 +178,12 @@ impl Scanner {
         }
     }
 
-    /// Whether the last value ends only where the body does, so that it is not known before.
+    /// Whether only the end of the body can end the last value, which is unknown until then.
     pub fn ends_with_body(&self) -> bool {
         matches!(self, Self::Form(_))
     }
 
-    /// How a name is written in place of those that were found.
+    /// How to write a name that replaces those found.
     pub fn spelling(&self) -> Spelling {
         match self {
             Self::Json(_) => Spelling::String,
@@ -193,12 +193,12 @@ impl Scanner {
     }
 }
 
-/// How a name is written in a body.
+/// How a body encodes a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
     /// As a JSON string.
     String,
-    /// With escapes as in a form.
+    /// Percent-encoded, as in a form.
     Escaped,
     Plain,
 }
@@ -217,9 +217,9 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// What a query names.
+/// Finds the model in a query.
 pub fn in_query(query: &str) -> Found {
-    // Almost no query does, and of those that do, almost none hides it behind escapes.
+    // Almost no query names a model, and almost none percent-encodes the parameter's name.
     let may_name = memchr::memmem::find(query.as_bytes(), b"model").is_some() || query.contains('%');
     if !may_name {
         return Found::default();
@@ -230,7 +230,7 @@ pub fn in_query(query: &str) -> Found {
     form.found().clone()
 }
 
-/// The query with another name at these places.
+/// The query with `name` in place of the values at `places`.
 pub fn renamed_query(query: &str, places: &[Place], name: &str) -> String {
     let name = form::encoded(name);
     let mut renamed = Vec::with_capacity(query.len() + places.len() * name.len());
@@ -242,7 +242,7 @@ pub fn renamed_query(query: &str, places: &[Place], name: &str) -> String {
         passed = end;
     }
     renamed.extend_from_slice(&query.as_bytes()[passed..]);
-    String::from_utf8(renamed).expect("places are between characters of ASCII")
+    String::from_utf8(renamed).expect("places start and end at ASCII characters")
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Operations that mean all workers: `POST /flush_cache`, `/start_profile` and `/stop_profile`, `GET /get_loads` and
-//! `/engine_metrics`. Each worker is asked, and the answer says what each said. It has the shape of Shepherd Model
-//! Gateway's where that has one.
+//! Operations on all workers: `POST /flush_cache`, `/start_profile` and `/stop_profile`, `GET /get_loads` and
+//! `/engine_metrics`. The gateway asks each worker, and its answer lists theirs. The answer has the shape of Shepherd
+//! Model Gateway's, if that defines one.
 //!
-//! Operations that change something go to all workers, because an unhealthy one may come back; those that read go to the
-//! healthy ones. If one worker fails, the answer is 502 with the same details.
+//! Operations that change something go to all workers, because an unhealthy one may come back. Operations that read go
+//! to the healthy ones. If one worker fails, the answer is 502 with the same details.
 
 mod exposition;
 
@@ -28,16 +28,16 @@ use crate::telemetry;
 use crate::workers::connector::Connector;
 use crate::workers::{Worker, client};
 
-/// Operations in progress; up to [`MOST_WAITING`] more wait, and others are refused.
+/// Number of operations in progress. Up to [`MOST_WAITING`] more wait, and further ones are refused.
 const MOST_AT_ONCE: usize = 4;
 pub const MOST_WAITING: usize = 16;
-/// Workers that one operation asks at once.
+/// Number of workers that one operation asks at once.
 const MOST_ASKED: usize = 32;
-/// Bytes that are kept of all workers' answers to one operation.
+/// Largest total of all workers' answers to one operation, in bytes.
 const MOST_KEPT: usize = 64 << 20;
 
-/// Answers calls until the last shard is gone. Workers may take long, so these calls have a limit of their own, and the
-/// rest of the admin API does not wait for them.
+/// Answers calls until the last shard is gone. Workers may take long, so these calls have their own concurrency limit,
+/// and the rest of the admin API does not wait for them.
 pub async fn answer(publisher: Arc<Publisher>, mut calls: mpsc::Receiver<OperationCall>) {
     let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
     while let Some(call) = calls.recv().await {
@@ -45,7 +45,7 @@ pub async fn answer(publisher: Arc<Publisher>, mut calls: mpsc::Receiver<Operati
         let snapshot = publisher.current();
         spawn_local(async move {
             let answer = carry_out(&snapshot, &call).await;
-            // Whoever asked may have left meanwhile.
+            // The client may have left meanwhile.
             let _ = call.reply.send(answer);
             drop(place);
         });
@@ -77,7 +77,7 @@ impl Operation {
         matches!(self, Self::Loads | Self::Metrics)
     }
 
-    /// The paths at workers. After a 404 the next one is tried: they differ between engines and their versions.
+    /// The paths at workers, which differ between engines and their versions. After a 404 the next one is tried.
     fn paths(self) -> &'static [&'static str] {
         match self {
             Self::FlushCache => &["/flush_cache"],
@@ -88,7 +88,7 @@ impl Operation {
         }
     }
 
-    /// The time that a worker has for it.
+    /// The time limit for a worker.
     fn time(self) -> Duration {
         Duration::from_secs(match self {
             Self::FlushCache => 60,
@@ -99,7 +99,7 @@ impl Operation {
         })
     }
 
-    /// Bytes of one worker's answer that are read.
+    /// Largest answer of one worker, in bytes.
     fn most(self) -> usize {
         match self {
             Self::FlushCache | Self::StartProfile | Self::StopProfile => 64 << 10,
@@ -109,14 +109,14 @@ impl Operation {
     }
 }
 
-/// What workers are sent.
+/// The request to the workers.
 struct Question {
     operation: Operation,
     query: Option<String>,
     body: Bytes,
 }
 
-/// A worker's answer, or why there is none.
+/// A worker's answer, or the reason why there is none.
 struct WorkerReply {
     worker: Arc<Worker>,
     answer: Result<Response<Bytes>, String>,
@@ -134,10 +134,10 @@ impl WorkerReply {
         })
     }
 
-    /// Why the worker counts as failed.
+    /// The reason why the worker counts as failed.
     fn failure(&self) -> String {
         match &self.answer {
-            Ok(answer) => format!("it answered {}", answer.status().as_u16()),
+            Ok(answer) => format!("the worker answered {}", answer.status().as_u16()),
             Err(why) => why.clone(),
         }
     }
@@ -173,7 +173,7 @@ async fn carry_out(snapshot: &Snapshot, asked: &OperationCall) -> Response<Bytes
         true => snapshot.healthy().cloned().collect(),
         false => snapshot.workers().cloned().collect(),
     };
-    // A service below a path of its host is an API and no engine: it has none of these.
+    // A worker whose URL has a path is a hosted API, not an engine, and lacks these operations.
     workers.retain(|worker| !worker.url.has_base_path());
     if let Some(url) = only {
         workers.retain(|worker| worker.url == url);
@@ -182,11 +182,11 @@ async fn carry_out(snapshot: &Snapshot, asked: &OperationCall) -> Response<Bytes
         }
     }
     if workers.is_empty() {
-        return error(StatusCode::SERVICE_UNAVAILABLE, "no_available_workers", "there is no worker to ask");
+        return error(StatusCode::SERVICE_UNAVAILABLE, "no_available_workers", "there is no worker for this operation");
     }
     let replies = ask(&snapshot.connector, &question, workers).await;
     let failed = replies.iter().filter(|reply| !reply.has_succeeded()).count();
-    tracing::info!(operation = call.path, workers = replies.len(), failed, "all workers were asked");
+    tracing::info!(operation = call.path, workers = replies.len(), failed, "operation sent to all workers");
     match operation {
         Operation::FlushCache => {
             let mut body = summary(&replies, "workers_flushed", "flushed the cache");
@@ -197,7 +197,7 @@ async fn carry_out(snapshot: &Snapshot, asked: &OperationCall) -> Response<Bytes
             whole(summary(&replies, "workers_profiled", "started a profile"), failed, replies.len())
         }
         Operation::StopProfile => {
-            whole(summary(&replies, "workers_profiled", "ended a profile"), failed, replies.len())
+            whole(summary(&replies, "workers_profiled", "stopped a profile"), failed, replies.len())
         }
         Operation::Loads => {
             let workers: Vec<_> = replies.iter().map(load).collect();
@@ -205,7 +205,7 @@ async fn carry_out(snapshot: &Snapshot, asked: &OperationCall) -> Response<Bytes
         }
         Operation::Metrics if failed > 0 => {
             let show = |reply: &WorkerReply| match reply.has_succeeded() {
-                // The metrics themselves would hide the failure.
+                // Omit the metrics: they would bury the failure.
                 true => json!({"worker": reply.worker.label, "id": reply.worker.id, "status": 200}),
                 false => reply.show("answer"),
             };
@@ -216,7 +216,7 @@ async fn carry_out(snapshot: &Snapshot, asked: &OperationCall) -> Response<Bytes
     }
 }
 
-/// The request to the workers, and the only worker to send it to if the caller names one.
+/// The request to the workers, and the worker that the client selected, if any.
 fn question(
     operation: Operation,
     asked: &OperationCall,
@@ -256,7 +256,7 @@ async fn ask(connector: &Connector, question: &Question, workers: Vec<Arc<Worker
     while let Some(mut next) = asking.next().await {
         kept += next.answer.as_ref().map_or(0, |answer| answer.body().len());
         if kept > MOST_KEPT {
-            next.answer = Err("the answers of all workers together are too large".to_owned());
+            next.answer = Err("the workers' answers are too large in total".to_owned());
         }
         replies.push(next);
     }
@@ -315,12 +315,12 @@ fn summary(replies: &[WorkerReply], count: &str, done: &str) -> Value {
     body
 }
 
-/// A worker's load: the number of tokens that it holds, or -1 if it does not say, and its own answer.
+/// A worker's load: the number of tokens that it holds, or -1 if unknown, and the worker's own answer.
 fn load(reply: &WorkerReply) -> Value {
     let mut shown = reply.show("details");
     let details = reply.value();
     let ranks = details["loads"].as_array().map_or(&[][..], Vec::as_slice);
-    // An engine that reports numbers of tokens reports their capacity, too.
+    // An engine that reports token counts also reports its capacity.
     let is_absolute = ranks.iter().any(|rank| rank["max_total_num_tokens"].as_i64().is_some_and(|most| most > 0));
     let used = ranks.iter().filter_map(|rank| rank["num_used_tokens"].as_i64()).fold(0_i64, i64::saturating_add);
     shown["load"] = if is_absolute && reply.has_succeeded() { used } else { -1 }.into();
@@ -337,7 +337,7 @@ fn whole(mut body: Value, failed: usize, of: usize) -> Response<Bytes> {
     super::coded(super::json(StatusCode::BAD_GATEWAY, &body), code)
 }
 
-/// Merges in a thread of its own: the metrics of many workers are megabytes, and the control plane must not stall.
+/// Merges in a blocking thread: the metrics of many workers are megabytes, and the control plane must not stall.
 async fn merged(replies: Vec<WorkerReply>) -> Response<Bytes> {
     let merge = move || {
         let texts: Vec<_> = replies

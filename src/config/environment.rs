@@ -1,7 +1,7 @@
-//! Environment variables: which of them flags read, and which were put there by somebody else.
+//! Tells environment variables for flags from variables that something else has set.
 //!
-//! Kubernetes describes each service to every container of its namespace in variables that begin with the service's
-//! name. For a service named `smg` one of them is `SMG_PORT`, with an address in place of a port.
+//! For each service, Kubernetes sets variables in every container of its namespace. Their names begin with the
+//! service's name. For a service named `smg`, one of them is `SMG_PORT`, with an address instead of a port.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -12,15 +12,15 @@ use clap::{Arg, Args, Command};
 use super::Config;
 use super::file::nearest;
 
-/// What the names of our variables begin with.
+/// The prefix of the gateway's variables.
 pub const PREFIX: &str = "SMG_";
 
-/// Protocols of a service's ports.
+/// Protocols of service ports.
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
-/// The command without the variables that are not meant for it: addresses of services, and those of the gateway's own
-/// flags where the arguments name another command. clap reads the latter all the same, and one that can't be parsed
-/// would end a `smg health --port=1` that does not need it.
+/// Detaches variables from flags that must not read them: variables with addresses of services, and, if the arguments
+/// name a subcommand, those of the gateway's own flags. clap would read the latter even then, and `smg health --port=1`
+/// would fail because of a variable that it does not need.
 pub fn settle(command: Command, arguments: &[OsString]) -> Command {
     let name = arguments.get(1).and_then(|argument| argument.to_str());
     let is_other = name.is_some_and(|name| command.find_subcommand(name).is_some());
@@ -38,7 +38,7 @@ fn without_address(arg: Arg) -> Arg {
     }
 }
 
-/// Whether a variable says where a service is: `SMG_PORT=tcp://10.96.12.7:3000`.
+/// Whether a variable has a service's address: `SMG_PORT=tcp://10.96.12.7:3000`.
 fn is_address(name: &OsStr, value: &OsStr) -> bool {
     let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { return false };
     let Some((protocol, authority)) = value.split_once("://") else { return false };
@@ -47,8 +47,8 @@ fn is_address(name: &OsStr, value: &OsStr) -> bool {
     name.ends_with("_PORT") && is_protocol && has_port
 }
 
-/// Whether a name is one that Kubernetes makes for a service: `…_SERVICE_HOST`, `…_SERVICE_PORT`,
-/// `…_SERVICE_PORT_HTTP`, `…_PORT_3000_TCP`, or the last with `_PROTO`, `_PORT` or `_ADDR`.
+/// Whether Kubernetes sets a variable of this name for a service: `…_SERVICE_HOST`, `…_SERVICE_PORT`,
+/// `…_SERVICE_PORT_HTTP`, `…_PORT_3000_TCP`, or the last with the suffix `_PROTO`, `_PORT` or `_ADDR`.
 fn is_of_service(name: &str) -> bool {
     let of_port = ["_PROTO", "_PORT", "_ADDR"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
     let is_port = |rest: &str| {
@@ -62,16 +62,15 @@ fn is_of_service(name: &str) -> bool {
         || protocols.any(is_port)
 }
 
-/// A variable that begins as ours do, and that nothing reads.
+/// A variable with [`PREFIX`] that the gateway doesn't know.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unknown {
     pub name: String,
-    /// The nearest one that something reads.
+    /// The known variable with the most similar name.
     pub meant: Option<String>,
 }
 
-/// The unknown variables of this process, in the order of their names. `named` are those that a configuration file
-/// names.
+/// The unknown variables of this process, in the order of their names. The configuration file names those in `named`.
 pub fn unknown(named: &BTreeSet<String>) -> Vec<Unknown> {
     let command = Config::augment_args(Command::new("smg"));
     let known: BTreeSet<String> =
@@ -106,7 +105,7 @@ fn rest_of(name: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// What a service named `smg-admin`, with a named port, makes.
+    /// The variables for a service named `smg-admin` with a named port.
     const SERVICE: [(&str, &str); 9] = [
         ("SMG_ADMIN_SERVICE_HOST", "10.96.12.7"),
         ("SMG_ADMIN_SERVICE_PORT", "3000"),

@@ -26,9 +26,9 @@ fn zstd(plain: &[u8]) -> Vec<u8> {
     compress_to_vec(plain, CompressionLevel::Fastest)
 }
 
-/// Not compressed (RFC 7932 section 9.2): blocks of at most 2^16 bytes.
+/// Encodes without compression (RFC 7932 section 9.2), in blocks of at most 2^16 bytes.
 fn brotli(plain: &[u8]) -> Vec<u8> {
-    // One bit for a window of 2^16 before the first block; the others begin on a byte with a block that holds nothing.
+    // One bit for a window of 2^16 precedes the first block, which is empty, so that the others begin on a byte.
     let mut coded = vec![0b0000_1100];
     for block in plain.chunks(1 << 16) {
         let length = (block.len() - 1) as u32;
@@ -40,7 +40,7 @@ fn brotli(plain: &[u8]) -> Vec<u8> {
     coded
 }
 
-/// All of it, and how it ended.
+/// The decoded bytes, and the step that ended decoding.
 fn decoded(coding: Coding, pieces: &[Bytes]) -> (Vec<u8>, Step) {
     let (mut decoder, mut all, mut buffer) = (coding.decoder(pieces), Vec::new(), [0; 1000]);
     loop {
@@ -82,7 +82,7 @@ fn every_coding_is_undone_whatever_the_pieces_are() {
     }
 }
 
-// What Python's `brotli` makes of it.
+// The fixture was made by Python's `brotli`.
 #[test]
 fn brotli_as_its_own_encoder_makes_it_is_undone() {
     let coded = include_bytes!("fixtures/body.br");
@@ -110,7 +110,7 @@ fn what_is_broken_ends_and_what_came_before_it_is_there() {
     for (coding, encode) in codings() {
         let coded = encode(&plain);
         let (found, end) = decoded(coding, &pieces(&coded[..coded.len() / 2], 999));
-        // A frame of Zstandard gives nothing away before its window is full.
+        // The Zstandard decoder returns nothing before its window is full.
         let has_some = !found.is_empty() || coding == Coding::Zstd;
         assert!(plain.starts_with(&found) && has_some && end == Step::Broken, "{coding:?}: {end:?}");
     }
@@ -130,7 +130,7 @@ fn what_is_broken_ends_and_what_came_before_it_is_there() {
             }
             let (coded, mut steps) = ([Bytes::from(coded)], 0);
             let (mut decoder, mut buffer) = (coding.decoder(&coded), [0; 4096]);
-            // It may hold very much, but does not go on without end.
+            // The result may be very long, but it is finite.
             while let Step::Bytes(_) | Step::Nothing = decoder.step(&mut buffer) {
                 steps += 1;
                 if steps > 2000 {

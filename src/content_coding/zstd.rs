@@ -1,4 +1,4 @@
-//! Zstandard (RFC 8878), block by block.
+//! Decodes Zstandard (RFC 8878) block by block.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -6,12 +6,12 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::Pieces;
 
-/// The largest window that the coding `zstd` may have in HTTP (RFC 9659 section 3).
+/// The largest window that HTTP allows for the coding `zstd` (RFC 9659 section 3).
 const LARGEST_WINDOW: u64 = 8 << 20;
-/// How a frame begins that holds nothing (RFC 8878 section 3.1.2); the last digit may be any.
+/// The magic number of skippable frames (RFC 8878 section 3.1.2); the lowest 4 bits are arbitrary.
 const SKIPPABLE: u32 = 0x184D_2A50;
 
-/// See the module's documentation.
+/// Reader of decoded bytes.
 pub struct Zstd<'a> {
     pieces: Whole<'a>,
     decoder: FrameDecoder,
@@ -24,7 +24,7 @@ impl<'a> Zstd<'a> {
         Self { pieces: Whole(pieces), decoder }
     }
 
-    /// Goes on to the next frame; false if there is none.
+    /// Begins the next frame, or skips a skippable one. Returns false at the end of the body.
     fn begin_frame(&mut self) -> io::Result<bool> {
         let mut head = [0; 8];
         let known = self.pieces.0.peek(&mut head);
@@ -58,7 +58,7 @@ impl Read for Zstd<'_> {
     }
 }
 
-/// Pieces that never would block: blocks and heads of frames are short, and must be read whole.
+/// Pieces that never return `WouldBlock`: blocks and frame headers are short, and must be read whole.
 struct Whole<'a>(Pieces<'a>);
 
 impl Read for Whole<'_> {

@@ -24,7 +24,7 @@ const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, x-smg-error
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 impl Gateway {
-    /// Serves a request where the configuration says which web pages of other origins may call. Workers have no say in it then.
+    /// Serves a request if the configuration allows origins. Workers' own CORS fields are then removed.
     pub(super) async fn serve_page(
         &self,
         exchange: &mut Exchange<'_>,
@@ -39,7 +39,7 @@ impl Gateway {
         };
         let Some(origin) = allowed_origin(exchange.config(), &request.headers) else {
             if is_preflight(request) {
-                return Err(GatewayError::Forbidden("Pages of this origin may not call."));
+                return Err(GatewayError::Forbidden("This origin is not allowed."));
             }
             let mut answer = self.serve(exchange, request, body, silenced).await?;
             vary(exchange.config(), &mut answer.head.headers);
@@ -77,8 +77,9 @@ fn is_preflight(request: &Request) -> bool {
     request.method == Method::OPTIONS && names.iter().all(|name| request.headers.contains_key(name))
 }
 
-/// Whether it may pass without a key, which no browser sends with a preflight: only what is nothing else. A body, or a
-/// field that some frameworks take for the method, could make it another request behind the gateway.
+/// Whether the request may pass without a key, because browsers send none with a preflight. It must be a plain
+/// preflight: with a body, or a field that some frameworks treat as the method, a worker could take it for another
+/// request.
 pub fn is_keyless(request: &Request, body: &impl Body) -> bool {
     let odd = ["x-http-method-override", "x-http-method", "x-method-override"];
     is_preflight(request)

@@ -1,15 +1,14 @@
-//! Where a comment may be inserted into an event stream (WHATWG HTML section 9.2.6).
+//! Finds the positions in an event stream where a comment may be inserted (WHATWG HTML section 9.2.6).
 //!
 //! Lines end with LF, CRLF or a lone CR, and an empty line ends an event. A comment is a line of its own, so it is only
-//! inserted at the start of a line that no event has begun in. The end of a chunk says nothing about where a line ends:
-//! a CR at the end of one chunk and an LF at the start of the next are one line end.
+//! inserted at the start of a line, between events. Chunks and lines are independent: a CR at the end of one chunk and
+//! an LF at the start of the next are one line end.
 //!
-//! Only the last three bytes of each chunk are looked at, and the whole chunk only until the stream has had its first
-//! LF.
+//! Only the last three bytes of each chunk are examined. Until the first LF, each chunk is searched for one.
 
 use bytes::{Buf, Bytes};
 
-/// Clients drop a byte order mark at the start of a stream, and only there.
+/// A byte order mark, which clients drop at the start of a stream and only there.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Follows an event stream as it passes.
@@ -17,7 +16,7 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 pub struct EventStream {
     position: Position,
     after_cr: bool,
-    /// Until a stream has had an LF, each CR in it is taken for a line end of its own.
+    /// Until the stream has had an LF, each CR counts as a line end of its own.
     has_lf: bool,
     has_begun: bool,
     to_omit: Omission,
@@ -34,20 +33,20 @@ enum Position {
     WithinLine,
 }
 
-/// What has to be omitted if it comes next. It would have had no meaning where the worker sent it, and has one behind
-/// the comment that was inserted before it.
+/// Bytes to omit if they come next. They had no meaning where the worker sent them, but would have one after the
+/// inserted comment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Omission {
     #[default]
     Nothing,
     /// The LF of a CRLF: it would be another, empty line.
     Lf,
-    /// A byte order mark, of which this many bytes have come: it would be part of a field's name.
+    /// A byte order mark, of which this many bytes have arrived: it would be part of a field's name.
     Bom(usize),
 }
 
 impl EventStream {
-    /// Takes note of the next chunk, which may lose its first bytes to a comment that was inserted before it.
+    /// Takes note of the next chunk. If a comment was inserted before it, the chunk may lose its first bytes.
     pub fn pass(&mut self, chunk: &mut Bytes) {
         if self.to_omit != Omission::Nothing {
             self.omit(chunk);
@@ -67,13 +66,13 @@ impl EventStream {
         self.has_begun = true;
     }
 
-    /// Whether a comment may be inserted here. Behind a CR only if the stream appears to have no other line ends: in
-    /// others it is likely to be half of one.
+    /// Whether a comment may be inserted here. After a CR this is only allowed if the stream appears to use lone CRs;
+    /// otherwise the CR is probably half of a CRLF.
     pub fn takes_comment(&self) -> bool {
         self.position == Position::EventStart && !(self.after_cr && self.has_lf)
     }
 
-    /// A comment is inserted here.
+    /// Takes note that a comment is inserted here.
     pub fn commented(&mut self) {
         self.to_omit = match self.to_omit {
             Omission::Bom(come) => Omission::Bom(come),
@@ -99,7 +98,7 @@ impl EventStream {
                     return self.to_omit = Omission::Bom(come);
                 }
                 if 0 < come && come < BOM.len() {
-                    // It was something else. Nothing of it is to be lost.
+                    // These bytes were no byte order mark, so restore them.
                     *chunk = [&BOM[..come], chunk].concat().into();
                 }
             }

@@ -1,9 +1,8 @@
-//! References in a worker's answer that name the worker itself, such as the redirect of an application that wants a
-//! slash at the end of each path. A client that followed one would go past the gateway, its keys and its modules, or
-//! would not reach anything.
+//! Rewrites references in an answer that name the worker itself, such as a redirect to a path with a trailing slash. A
+//! client that followed one would bypass the gateway, its keys and its modules, or would not reach anything.
 //!
-//! What points at the worker's own origin becomes a path at the gateway. It is relative, so it holds under whatever name
-//! and scheme the client knows the gateway.
+//! A reference to the worker's own origin becomes a path at the gateway. The path is relative, so that it works with
+//! any host name and scheme by which the client reaches the gateway.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -27,21 +26,21 @@ fn rewrite(headers: &mut HeaderMap, name: &HeaderName, change: impl Fn(&[u8]) ->
     let Entry::Occupied(mut fields) = headers.entry(name) else { return };
     for field in fields.iter_mut() {
         if let Some(changed) = change(field.as_bytes()) {
-            // It has no byte that the worker's value did not have, save for `/` and `.`.
+            // Only `/` and `.` are added to bytes of the worker's value.
             *field = HeaderValue::from_bytes(&changed).expect("a part of a valid value is valid");
         }
     }
 }
 
-/// Where a worker is, as it may call itself.
+/// A worker's origin, in all forms that the worker may use.
 struct Origin<'a, F> {
     url: &'a WorkerUrl,
-    /// Whether one of its addresses is this.
+    /// Whether the worker has this address.
     is_at: F,
 }
 
 impl<F: Fn(SocketAddr) -> bool> Origin<'_, F> {
-    /// The reference as it is at the gateway; `None` if it stays as it is.
+    /// The reference as a path at the gateway; `None` if it stays unchanged.
     fn at_gateway(&self, reference: &[u8]) -> Option<Vec<u8>> {
         let (scheme, hierarchical) = match reference {
             _ if starts_with(reference, b"http:") => (Some("http"), &reference[5..]),
@@ -62,7 +61,7 @@ impl<F: Fn(SocketAddr) -> bool> Origin<'_, F> {
         Some(path(&below))
     }
 
-    /// The value of `Refresh` with its URL as it is at the gateway: `5; url=http://worker/x`.
+    /// Rewrites the URL in a value of `Refresh`, such as `5; url=http://worker/x`; `None` if it stays unchanged.
     fn refresh(&self, value: &[u8]) -> Option<Vec<u8>> {
         let at = value.windows(3).position(|window| window.eq_ignore_ascii_case(b"url"))?;
         let blank = |bytes: &[u8]| bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
@@ -81,9 +80,9 @@ impl<F: Fn(SocketAddr) -> bool> Origin<'_, F> {
         Some([&value[..begin], &url, &value[end..]].concat())
     }
 
-    /// Whether this is the worker: by the name in its URL, which is what it gets as `Host`, or by its address. The
-    /// scheme may be another one: applications take it from `X-Forwarded-Proto`, and do not see TLS that ends before
-    /// them.
+    /// Whether the authority is the worker's: by the name in its URL, which the worker gets as `Host`, or by its
+    /// address. The scheme may differ: applications take it from `X-Forwarded-Proto`, or do not know about TLS that is
+    /// terminated in front of them.
     fn is_named_by(&self, scheme: &str, authority: &str) -> bool {
         let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let (host, port) = match authority.rsplit_once(':') {
@@ -107,7 +106,7 @@ impl<F: Fn(SocketAddr) -> bool> Origin<'_, F> {
         host.eq_ignore_ascii_case(self.url.host()) || host.parse().is_ok_and(is_at)
     }
 
-    /// What the gateway calls a path of the worker's, if it has another name for it.
+    /// The gateway's path for a path of the worker, if they differ.
     fn below_base(&self, path: &[u8]) -> Option<Vec<u8>> {
         self.url.path_at_gateway(std::str::from_utf8(path).ok()?).map(String::into_bytes)
     }
@@ -117,8 +116,8 @@ fn starts_with(text: &[u8], beginning: &[u8]) -> bool {
     text.get(..beginning.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(beginning))
 }
 
-/// A relative reference to what follows an authority. One that began with two slashes would name another host; to
-/// browsers a backslash is one, and tabs are nothing (WHATWG URL section 4.4).
+/// A relative reference to `rest`, the part after an authority. A reference must not begin with two slashes, which
+/// would introduce another host. Browsers treat a backslash as a slash and ignore tabs (WHATWG URL section 4.4).
 fn path(rest: &[u8]) -> Vec<u8> {
     let mut significant = rest.iter().filter(|byte| **byte != b'\t');
     match (significant.next(), significant.next()) {

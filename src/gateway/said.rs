@@ -1,11 +1,10 @@
-//! What a request says that decides where it goes: the model that it names, and its prompt. As much of the body is read
-//! for that as it takes, and no more than may be held.
+//! Reads what decides the destination of a request: the model that it names, and its prompt.
 //!
-//! A short body is read whole, because of several models the last counts. Of a longer one no more is held than it takes
-//! to find a model. It is sent on then, and what follows is watched: a body that names another model further on breaks
-//! off, so no worker gets to see what its pool was not chosen for.
+//! A short body is read whole, because the last `model` counts. A longer body is held only until a model is found, and
+//! then sent on. The rest of it is watched: if it has another `model`, the upload is aborted, so that no worker gets a
+//! whole request for a model of another pool. No body is held beyond a limit.
 //!
-//! What can't be judged is passed on as if it said nothing: the worker knows better what is wrong with it.
+//! A body that can't be parsed is passed on as if it named no model: the worker reports the error.
 
 mod coded;
 
@@ -22,12 +21,12 @@ use crate::model_name::{self, Format, Found, Model, Place, Scanner, Spelling};
 use crate::modules::RequestHead;
 use crate::prompt::Prompt;
 
-/// What somebody wants to know of a request.
+/// What to read from a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wants {
-    /// The model, because there are several to choose from.
+    /// The model, because it selects the pool.
     pub choice: bool,
-    /// The model, although the pool is known: it may be an alias that the workers don't know.
+    /// The model, although the pool is known: it may be an alias, which has to be replaced.
     pub name: bool,
     pub prompt: bool,
 }
@@ -42,17 +41,17 @@ impl Wants {
     }
 }
 
-/// See the module's documentation.
+/// What was read from a request.
 #[derive(Default)]
 pub struct Said {
-    /// `Unsaid` also if nobody wants to know.
+    /// `Unsaid` also if the model was not wanted.
     pub model: Model,
     named: Named,
-    /// The body, if it may have a prompt that is wanted.
+    /// The body, if it may have a prompt and the prompt is wanted.
     text: Option<Bytes>,
 }
 
-/// Where the model is named.
+/// Where the request names its model.
 #[derive(Default)]
 enum Named {
     #[default]
@@ -61,13 +60,13 @@ enum Named {
     InBody {
         places: Vec<Place>,
         spelling: Spelling,
-        /// Places are those in the decoded body.
+        /// If set, `places` refer to the decoded body.
         coding: Option<Coding>,
     },
 }
 
 impl Said {
-    /// Reads what is wanted of a request.
+    /// Reads what is wanted from a request.
     pub async fn read(
         wants: Wants,
         exchange: &Exchange<'_>,
@@ -110,17 +109,17 @@ impl Said {
         }
     }
 
-    /// The prompt. It takes time.
+    /// Parses the prompt, which takes time.
     pub fn prompt(&self) -> Option<Prompt<'_>> {
         Prompt::read(self.text.as_ref()?).ok()
     }
 
-    /// Nobody wants to know the prompt.
+    /// Drops the prompt, which is not needed any more.
     pub fn forget_prompt(&mut self) {
         self.text = None;
     }
 
-    /// Names another model in the place of this one.
+    /// Replaces the model's name in the request with `name`.
     pub async fn rename(
         &self,
         name: &str,
@@ -139,7 +138,7 @@ impl Said {
                     head.headers.remove(header::CONTENT_ENCODING);
                 }
                 body.rewrite(&upload, places, &spelling.of(name).into());
-                // The length of what is sent, whatever the client said.
+                // The client's length no longer applies.
                 head.headers.remove(header::CONTENT_LENGTH);
             }
         }
@@ -150,25 +149,25 @@ impl Said {
 fn rename_query(head: &mut RequestHead, places: &[Place], name: &str) {
     let Some(query) = head.uri.query() else { return };
     let target = format!("{}?{}", head.uri.path(), model_name::renamed_query(query, places, name));
-    // The name is escaped; everything else has been a valid target before.
+    // The name is escaped, and the rest was a valid target before.
     if let Ok(target) = PathAndQuery::try_from(target) {
         head.uri = target.into();
     }
 }
 
-/// How a body is searched.
+/// The parameters of a search in a body.
 struct Search {
     wants: Wants,
-    /// It may have a prompt that is wanted, and is not too long for that.
+    /// The prompt is wanted, and the body may have one and is short enough.
     wants_text: bool,
-    /// The longest body that is read whole although its model is known.
+    /// Longest body, in bytes, that is read whole even if its model is found early.
     most: u64,
-    /// The longest part of a body that is held.
+    /// Longest part of a body that is held, in bytes.
     limit: u64,
 }
 
 impl Search {
-    /// Reads a body whose model decides.
+    /// Reads a body without a content coding for its model, and for its prompt.
     async fn plain(
         &self,
         exchange: &Exchange<'_>,
@@ -198,7 +197,7 @@ impl Search {
         Ok((body, Said { model, named, text }))
     }
 
-    /// Whether enough of a body was read to say what it names.
+    /// Whether enough of the body was read to know its model.
     fn is_enough(&self, stopped: Stopped, scanner: &Scanner) -> Result<bool, GatewayError> {
         match stopped {
             Stopped::Whole | Stopped::Enough => Ok(true),
@@ -209,7 +208,7 @@ impl Search {
         }
     }
 
-    /// Reads a body for its prompt alone, unless it begins as no JSON object does.
+    /// Reads a body for its prompt alone. Stops early if the body does not begin like a JSON object.
     async fn text(&self, exchange: &Exchange<'_>, body: WorkerBody) -> Result<(WorkerBody, Said), GatewayError> {
         let mut begins = None;
         let reading = body.hold(self.limit, |piece, _| {
@@ -223,7 +222,7 @@ impl Search {
     }
 }
 
-/// Whether a model is found, and what follows can be watched for others.
+/// Whether a model is found and the rest of the body can be watched.
 fn is_known(scanner: &Scanner) -> bool {
     scanner.found().model != Model::Unsaid && !scanner.ends_with_body()
 }

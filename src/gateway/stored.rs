@@ -1,8 +1,9 @@
-//! Requests for objects that one worker keeps: a stored response, a conversation, a file, a batch.
+//! Requests for objects that one worker stores: a stored response, a conversation, a file, a batch.
 //!
-//! The gateway learns the ids of objects from workers' answers to creations while it forwards them. A request for an
-//! object with a known id goes to the worker that has it. For an unknown id all workers are asked: a worker that does not
-//! have the object answers 404 and does nothing. The client gets the answer of the worker that has it.
+//! When a request creates an object, the gateway learns the object's id from the worker's answer while it forwards it.
+//! A request for an object with a known id goes to the worker that has the object. For an unknown id the gateway asks
+//! all workers: a worker without the object answers 404 and does nothing. The client gets the answer of the worker that
+//! has the object.
 
 mod owners;
 mod scan;
@@ -33,13 +34,13 @@ use crate::workers::answer::BodyObserver;
 
 pub use self::owners::Owners;
 
-/// Bytes of an answer to a creation in which its id is looked for.
+/// Number of leading bytes of an answer in which the id of a new object is searched.
 const MOST_SCANNED: usize = 64 * 1024;
 
-/// What is known of the worker that has an object.
+/// The worker that has an object.
 enum Owner {
     At(WorkerIndex),
-    /// The worker is known, and is not sent requests now.
+    /// The worker is known but gets no requests now.
     Unavailable,
     Unknown,
 }
@@ -63,7 +64,8 @@ pub async fn serve(
     }
 }
 
-/// Forwards a creation, to the worker of an object that it refers to if that is known, and learns the new id.
+/// Forwards a request that creates an object, and learns the new id. If the request refers to an object whose worker is
+/// known, it goes to that worker.
 async fn create(exchange: &mut Exchange<'_>, head: &mut RequestHead, body: WorkerBody) -> Result<Answer, GatewayError> {
     let body = if may_refer(exchange, &head.headers) { refer(exchange, body).await? } else { body };
     let mut answer = forward::send(exchange, head, body).await?;
@@ -80,13 +82,13 @@ async fn create(exchange: &mut Exchange<'_>, head: &mut RequestHead, body: Worke
 /// Whether the body may refer to an object whose worker is known, and another worker could be picked.
 fn may_refer(exchange: &Exchange, headers: &HeaderMap) -> bool {
     let is_choice = exchange.view.snapshot.workers().nth(1).is_some();
-    // A body without a type passes for JSON.
+    // A body without a content type is treated as JSON.
     let is_json = headers::media_type(headers).is_none_or(|kind| kind.eq_ignore_ascii_case(b"application/json"));
     let is_plain = is_json && !headers.contains_key(header::CONTENT_ENCODING);
     is_choice && is_plain && !exchange.gateway.shared.owners.is_empty()
 }
 
-/// Restricts a creation to the worker that has the object it refers to. A body too long to be buffered is not read.
+/// Restricts the request to the worker that has the object it refers to. A body too long to be buffered is not read.
 async fn refer(exchange: &mut Exchange<'_>, body: WorkerBody) -> Result<WorkerBody, GatewayError> {
     let body = body.hold_whole(exchange.config().retries.max_buffered_request_bytes).await?;
     if let WorkerBody::Whole(Some(whole)) = &body
@@ -120,7 +122,7 @@ fn learner(exchange: &Exchange, worker: &Worker, headers: &HeaderMap) -> Option<
     }))
 }
 
-/// Asks the worker that has the object, or all if it is not known.
+/// Asks the worker that has the object, or all workers if it is not known.
 async fn find(
     exchange: &mut Exchange<'_>,
     head: &mut RequestHead,
@@ -136,7 +138,7 @@ async fn find(
             let most = exchange.config().retries.max_buffered_request_bytes;
             return match body.hold_whole(most).await? {
                 WorkerBody::Whole(body) => search(exchange, head, body, id, &others).await,
-                // It is too long to be sent more than once.
+                // The body is too long to be sent more than once.
                 body => forward::send(exchange, head, body).await,
             };
         }
@@ -162,7 +164,7 @@ async fn find(
     let Some((head, body)) = again.filter(|_| !others.is_empty()) else { return Ok(answer) };
     match search(exchange, &head, body, id, &others).await {
         Ok(found) if found.head.status.is_success() => Ok(found),
-        // The worker that made the object knows best.
+        // Otherwise the answer of the object's own worker counts.
         Ok(_) | Err(_) => Ok(answer),
     }
 }
@@ -180,7 +182,7 @@ async fn search(
     exchange.record.answered_by(&found.lease.worker);
     if found.begun.0.status.is_success() && head.method != Method::DELETE {
         let owners = &exchange.gateway.shared.owners;
-        // Whoever was known to have it has left or has lost it.
+        // The previous owner has left or has lost the object.
         owners.forget(id);
         owners.learn(id, found.lease.worker.key);
     }
@@ -197,7 +199,7 @@ fn pools(exchange: &Exchange) -> impl Iterator<Item = usize> {
     (0..exchange.view.snapshot.pools.len()).filter(move |at| own.is_none_or(|own| own == *at))
 }
 
-/// Each worker that requests are sent to, and that can be asked for this target, once.
+/// All workers that get requests and can be asked for this target, each once.
 fn candidates(exchange: &Exchange, target: &Uri) -> Vec<WorkerIndex> {
     let mut seen = FxHashSet::default();
     let of_pool = |pool: usize| {

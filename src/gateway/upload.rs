@@ -42,7 +42,7 @@ enum Fault {
     Broken,
     Slow,
     TooLarge(u64),
-    /// It names another model behind the one that has decided where it goes.
+    /// The body has another `model` after the one that selected its pool.
     SecondModel,
 }
 
@@ -53,7 +53,9 @@ impl Upload {
             Fault::Broken => GatewayError::BrokenBody,
             Fault::Slow => GatewayError::SlowBody,
             Fault::TooLarge(limit) => GatewayError::BodyTooLarge(limit),
-            Fault::SecondModel => GatewayError::BadRequest("The body names its model twice, far apart."),
+            Fault::SecondModel => {
+                GatewayError::BadRequest("The body has a second `model` after the first part of it was sent on.")
+            }
         })
     }
 
@@ -77,12 +79,12 @@ impl Upload {
         self.kept.borrow_mut().lose();
     }
 
-    /// What is kept of it is of no use any more, but goes on to count: something else is held in its place.
+    /// Drops the kept bytes but goes on counting their cost, because other bytes are held in their place.
     pub fn let_go(&self) {
         self.kept.borrow_mut().give_away();
     }
 
-    /// Makes what is held of it count for so many bytes more.
+    /// Counts `bytes` more as held for this body.
     pub fn charge(&self, bytes: u64) -> Result<(), NoRoom> {
         self.kept.borrow_mut().charge(bytes)
     }
@@ -101,7 +103,7 @@ impl Upload {
 pub enum WorkerBody {
     Whole(Option<Bytes>),
     Stream(ClientBody),
-    /// What has been read before, then the rest.
+    /// The pieces that have been read, then the rest.
     Again(VecDeque<Bytes>, Option<ClientBody>),
 }
 

@@ -1,9 +1,9 @@
-//! How many frames a client may send that cause work for nothing.
+//! Limits frames from a client that cause work without carrying anything.
 //!
-//! h2 bounds what resets, heads and empty frames cost. PING, SETTINGS, PRIORITY, WINDOW_UPDATE and frames of unknown types
-//! it answers or ignores for ever, and each costs work (CVE-2019-9512, CVE-2019-9515); and it refuses header lists that
-//! are too large as often as they come, which takes ten times the work of sending them. Each of these has a price.
-//! Frames that carry something, writes, and time earn the right to more.
+//! h2 limits the cost of resets, headers and empty frames. But it answers or ignores any number of PING, SETTINGS,
+//! PRIORITY, WINDOW_UPDATE and unknown frames, each of which costs work (CVE-2019-9512, CVE-2019-9515). It also refuses
+//! any number of oversized header lists, which takes ten times the work of sending them. In this budget, each of these
+//! has a price. Frames with a payload, writes, and time earn credit.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,22 +11,23 @@ use std::time::Instant;
 
 use super::filter::{Flood, Header, kind};
 
-/// The credit at first and at most.
+/// The initial and maximum credit.
 const MOST: f64 = 2000.0;
+/// Credit for each second.
 const A_SECOND: f64 = 50.0;
-/// For a frame that carries something.
+/// Credit for a DATA or HEADERS frame with a payload.
 const A_FRAME: f64 = 2.0;
-/// For what is written, which the client may have to acknowledge.
+/// Credit for a write, which the client may have to acknowledge.
 const A_WRITE: f64 = 4.0;
-/// What a header list over the limits costs, by its size: 1 MB of them at once, then 25 kB a second.
+/// Price of a header list over the limits, for each byte: allows 1 MB at once, then 25 kB a second.
 const A_BYTE: f64 = 1.0 / 512.0;
 
-/// What the connection's server and its budget tell each other.
+/// State shared between a connection's server and its budget.
 #[derive(Debug, Default)]
 pub struct Requests {
-    /// Streams that are being served.
+    /// Number of requests in flight.
     pub open: Cell<usize>,
-    /// The connection is to end once they are.
+    /// Whether the connection ends after the requests in flight.
     pub are_last: Cell<bool>,
 }
 
@@ -59,8 +60,8 @@ impl Budget {
         Ok(())
     }
 
-    /// Behind an ingress, the requests that are being served may be those of others: they may finish. A client that goes
-    /// on meanwhile is cut off all the same.
+    /// Behind an ingress, the requests in flight may belong to other users, so they may finish. If the client continues
+    /// meanwhile, the connection is cut off.
     pub(super) fn note_large_list(&mut self, size: usize) -> Result<(), Flood> {
         let price = size as f64 * A_BYTE;
         if self.credit < price && self.requests.open.get() > 0 && !self.requests.are_last.replace(true) {

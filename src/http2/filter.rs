@@ -1,5 +1,5 @@
-//! Frames on their way to h2 (RFC 9113 section 4.1). All pass as they are but header blocks with fields that h2 ends the
-//! connection for, and blocks in several frames, which are put together.
+//! Filters frames on their way to h2 (RFC 9113 section 4.1). Header blocks with fields for which h2 would end the
+//! connection are replaced, and blocks in several frames are put together. All other frames pass unchanged.
 
 use bytes::{Buf, BytesMut};
 
@@ -8,12 +8,12 @@ use super::hpack::{Scanned, Scanner};
 
 /// Length of a frame's header.
 const HEADER: usize = 9;
-/// The longest frame that h2 takes, as its SETTINGS say nothing else.
+/// The longest frame that h2 accepts, because its SETTINGS keep the default.
 const LONGEST: usize = 16_384;
-/// CONTINUATION frames without an end for which h2 ends a connection, with ENHANCE_YOUR_CALM, whatever its limits.
+/// A number of CONTINUATION frames for which h2 ends a connection with ENHANCE_YOUR_CALM, whatever its limits.
 const FAR_TOO_MANY: usize = 64;
 
-/// The types of frames that are looked at (RFC 9113 section 6).
+/// The types of frames that the filter examines (RFC 9113 section 6).
 pub mod kind {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
@@ -29,16 +29,16 @@ mod flag {
     pub const PRIORITY: u8 = 0x20;
 }
 
-/// The peer sends too much that causes work for nothing.
+/// The peer sends too many frames that cause work without carrying anything.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Flood;
 
-/// What a header list may be, beyond which it is refused.
+/// Limits on header lists. Larger ones are refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub bytes: usize,
     pub fields: usize,
-    /// CONTINUATION frames of a block.
+    /// Number of CONTINUATION frames in a block.
     pub continuations: usize,
 }
 
@@ -69,17 +69,17 @@ impl Header {
     }
 }
 
-/// What becomes of what has arrived.
+/// What to do with the bytes that have arrived.
 enum Step {
-    /// So many bytes pass as they are, and nothing was written to `ready`: that would come after them.
+    /// Pass this many bytes unchanged. Nothing was written to `ready`.
     Pass(usize),
-    /// So many bytes are taken, and what stands for them is in `ready`.
+    /// Drop this many bytes. Their replacement, if any, is in `ready`.
     Replace(usize),
-    /// It depends on what has not arrived.
+    /// Wait for more bytes.
     Wait,
 }
 
-/// A header block of which not all frames have arrived.
+/// An incomplete header block.
 #[derive(Debug)]
 struct Partial {
     stream: u32,
@@ -89,26 +89,26 @@ struct Partial {
     block: Vec<u8>,
 }
 
-/// See the module's documentation.
+/// Filters the frames of one direction of a connection.
 #[derive(Debug)]
 pub struct Filter {
     limits: Limits,
     pub budget: Option<Budget>,
-    /// `None` once a block can't be decoded: h2 ends the connection.
+    /// `None` after a block that can't be decoded, for which h2 ends the connection.
     scanner: Option<Scanner>,
     partial: Option<Box<Partial>>,
-    /// Bytes of a frame whose header has passed.
+    /// Number of bytes left to pass: of the preface, or of a frame whose header has passed.
     skip: usize,
-    /// What has arrived and waits for more.
+    /// Bytes that have arrived and wait for more.
     held: BytesMut,
-    /// What h2 is to read next.
+    /// The bytes that h2 reads next.
     pub ready: BytesMut,
-    /// The peer is told why, if it takes that at once.
+    /// Whether the connection is cut off. The gateway sends a GOAWAY but does not wait for the peer to read it.
     pub is_cut_off: bool,
 }
 
 impl Filter {
-    /// `preface` bytes come before the first frame.
+    /// `preface` is the number of bytes before the first frame.
     pub fn new(limits: Limits, budget: Option<Budget>, preface: usize) -> Self {
         Self {
             limits,
@@ -122,7 +122,7 @@ impl Filter {
         }
     }
 
-    /// Takes what has arrived. How many of its first bytes may pass; the rest is kept, and comes to be `ready`.
+    /// Takes bytes that have arrived. Returns how many of the first ones pass; the rest is held, and later `ready`.
     pub fn take(&mut self, arrived: &[u8]) -> usize {
         let taken = match self.held.is_empty() {
             true => self.pass(arrived),
@@ -137,7 +137,7 @@ impl Filter {
         taken
     }
 
-    /// Takes what has arrived while nothing is held.
+    /// Takes bytes that have arrived while none are held.
     fn pass(&mut self, arrived: &[u8]) -> usize {
         let mut passed = 0;
         loop {
@@ -160,7 +160,7 @@ impl Filter {
         }
     }
 
-    /// Goes on with what is held.
+    /// Processes the held bytes.
     fn go_on(&mut self) {
         let mut held = std::mem::take(&mut self.held);
         loop {
@@ -180,8 +180,8 @@ impl Filter {
         }
     }
 
-    /// Has h2 end the connection with ENHANCE_YOUR_CALM, by frames for which it does that; what it says of the last
-    /// stream is right. Nothing more of what arrives is for h2.
+    /// Makes h2 end the connection with ENHANCE_YOUR_CALM, by passing it frames for which it does that. The GOAWAY then
+    /// has the right last stream. h2 gets nothing that arrives later.
     fn cut_off(&mut self) {
         self.is_cut_off = true;
         let header = Header { length: 0, kind: kind::HEADERS, flags: 0, stream: 1 };
@@ -191,7 +191,7 @@ impl Filter {
         }
     }
 
-    /// What becomes of the first thing in `bytes`, which is what is left of a frame, or a frame.
+    /// Processes the first frame in `bytes`, or the rest of one whose header has passed.
     fn step(&mut self, bytes: &[u8]) -> Result<Step, Flood> {
         if self.skip > 0 || bytes.is_empty() {
             let count = self.skip.min(bytes.len());
@@ -214,7 +214,7 @@ impl Filter {
         self.budget.as_mut().map_or(Ok(()), |budget| budget.note_frame(header))
     }
 
-    /// A frame of a header block, or one that must not be within a block.
+    /// Processes a frame of a header block, or a frame that is not allowed within a block.
     fn block(&mut self, header: &Header, payload: &[u8]) -> Result<Step, Flood> {
         let whole = HEADER + header.length;
         match self.partial.take() {
@@ -250,7 +250,7 @@ impl Filter {
                 self.write(stream, end_stream, flag::END_HEADERS, &replacement.unwrap_or(block));
                 Ok(Step::Replace(whole))
             }
-            // h2 ends the connection for it.
+            // h2 ends the connection for this frame.
             Some(partial) => {
                 self.write(partial.stream, partial.end_stream, 0, &partial.block);
                 header.write(&mut self.ready);
@@ -261,7 +261,7 @@ impl Filter {
         }
     }
 
-    /// What there is to know of a block; `None` if it can't be decoded.
+    /// Scans a block; `None` if it can't be decoded.
     fn scan(&mut self, block: &[u8], is_malformed: bool) -> Result<Option<Scanned>, Flood> {
         let Some(scanner) = &mut self.scanner else { return Ok(None) };
         let Ok(scanned) = scanner.scan(block, is_malformed) else {
@@ -276,7 +276,7 @@ impl Filter {
         Ok(Some(scanned))
     }
 
-    /// Writes a block in as many frames as it takes, the last of them with these flags.
+    /// Writes a block in as many frames as it needs. The last frame gets the flags `last`.
     fn write(&mut self, stream: u32, end_stream: u8, last: u8, block: &[u8]) {
         let frames = block.len().div_ceil(LONGEST).max(1);
         for frame in 0..frames {
@@ -289,8 +289,8 @@ impl Filter {
     }
 }
 
-/// The part of a block in a HEADERS frame, and whether the frame makes the message malformed; `None` if h2 ends the
-/// connection for it.
+/// The part of a block in a HEADERS frame, and whether the frame makes the message malformed. `None` if h2 ends the
+/// connection for the frame.
 fn block_of<'a>(header: &Header, mut payload: &'a [u8]) -> Option<(&'a [u8], bool)> {
     if header.kind != kind::HEADERS || header.stream == 0 {
         return None;

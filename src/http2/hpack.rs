@@ -1,8 +1,8 @@
-//! Header blocks (RFC 7541), looked at without being decoded.
+//! Scans header blocks (RFC 7541) without decoding them.
 //!
-//! A [`Scanner`] stands for h2's decoder: it takes the blocks of a connection in order, refuses those that h2 refuses as
-//! compression errors, and knows of each field how long it is and whether h2 will take it. Of the dynamic table it keeps
-//! the lengths only.
+//! A [`Scanner`] mirrors h2's decoder. It takes the blocks of a connection in order, refuses those that h2 refuses as
+//! compression errors, and finds out the length of each field and whether h2 will accept it. Of the dynamic table it
+//! stores only the lengths.
 
 mod judge;
 mod table;
@@ -11,44 +11,44 @@ use self::judge::{Kind, Verdict};
 use self::table::{Field, Table};
 use super::huffman::{self, Measured, OCTETS};
 
-/// What makes a message malformed (RFC 9113 section 8.3) and leaves the dynamic table alone: twice the entry
-/// `:method: GET`.
+/// Makes a message malformed (RFC 9113 section 8.3) without changing the dynamic table: the entry `:method: GET`,
+/// twice.
 const MALFORMED: [u8; 2] = [0x82, 0x82];
 
-/// In a block that is no longer than this, a literal that goes into no table is taken to be as long as its code. That is
-/// wrong by 0.6 of its length at most, and saves half of the time.
+/// In blocks up to this length, the length of a literal that is not added to the table is taken from its Huffman code.
+/// The error is at most 0.6 of that length, and the scan takes half the time.
 const SHORT: usize = 4096;
 
 /// How literals are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Measure {
     Exactly,
-    /// By their length in the block, if that they are valid is seen without decoding them.
+    /// By their length in the block, if they can be validated without decoding.
     Roughly,
 }
 
-/// The block can't be decoded, and no block after it.
+/// The block can't be decoded, and neither can later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompressionError;
 
-/// What there is to know of a block.
+/// The result of scanning a block.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
-    /// The size of the header list (RFC 9113 section 10.5.1); of short blocks it may be somewhat wrong.
+    /// The size of the header list (RFC 9113 section 10.5.1). For short blocks it is approximate.
     pub size: usize,
     pub fields: usize,
-    /// The block that h2 is given instead, if there are fields that it does not take.
+    /// The block for h2 to read instead, if h2 would not accept all fields.
     pub replacement: Option<Vec<u8>>,
 }
 
-/// What is known of the blocks so far.
+/// Scans the blocks of one direction of a connection.
 #[derive(Debug, Default)]
 pub struct Scanner {
     table: Table,
 }
 
 impl Scanner {
-    /// Takes the next block; one that is malformed for other reasons than its fields is replaced in any case.
+    /// Scans the next block. If `is_malformed`, the block is replaced even if its fields are valid.
     pub fn scan(&mut self, block: &[u8], is_malformed: bool) -> Result<Scanned, CompressionError> {
         let mut reader = Reader { block, at: 0 };
         let mut scanned = Scanned { replacement: is_malformed.then(Vec::new), ..Scanned::default() };
@@ -128,17 +128,17 @@ impl Scanner {
 }
 
 impl Literal {
-    /// Has h2 put an entry of the same length into its table, where it does not take this one.
+    /// Makes h2 add an entry of the same length to its table, in place of this one, which it would not accept.
     fn insert_instead(&self, before: &[u8], start: usize, scanned: &mut Scanned) -> Result<(), CompressionError> {
         let Field { name, value, .. } = self.field;
         let replacement = scanned.replace(&before[..start]);
         if self.verdict == Verdict::BadValue {
-            // The name may be referred to by fields that are valid.
+            // Keep the name: valid fields may refer to it.
             replacement.extend(&before[start..]);
             string_of_zeros(replacement, value);
         } else {
-            // A name of h2's has one octet at least, so nothing stands for an entry that is all empty; and 65,535 at most,
-            // but no table has room for an entry of that length.
+            // h2 needs a name of at least one octet, so an entry with an empty name and value can't be replaced. The
+            // upper limit of 65,535 octets does no harm: no table has room for such an entry.
             let valid_name = name.clamp(1, 0xffff);
             let rest = (name + value).checked_sub(valid_name).ok_or(CompressionError)?;
             replacement.push(0x40);
@@ -150,7 +150,8 @@ impl Literal {
 }
 
 impl Scanned {
-    /// The replacement; begun, if it is not, with what the block before this field does to the dynamic table.
+    /// The replacement. If it is new, it begins with the changes that `before`, the block up to this field, makes to
+    /// the dynamic table.
     fn replace(&mut self, before: &[u8]) -> &mut Vec<u8> {
         self.replacement.get_or_insert_with(|| insertions(before))
     }
@@ -162,7 +163,7 @@ impl Scanned {
     }
 }
 
-/// Of a sound beginning of a block, what changes the dynamic table.
+/// The representations in the valid beginning of a block that change the dynamic table.
 fn insertions(block: &[u8]) -> Vec<u8> {
     let (mut reader, mut kept) = (Reader { block, at: 0 }, Vec::new());
     while let Some(&first) = block.get(reader.at) {
@@ -183,15 +184,15 @@ fn insertions(block: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// A field that is not in a table, or not whole.
+/// A field whose value, and possibly name, is in the block and not in a table.
 struct Literal {
     field: Field,
-    /// Where the value's string begins.
+    /// Position of the value's string.
     value_at: usize,
     verdict: Verdict,
 }
 
-/// A string as it is in the block.
+/// A string in its encoded form.
 #[derive(Clone, Copy)]
 struct Text<'a> {
     bytes: &'a [u8],
@@ -219,7 +220,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Appends a string of so many zeros, which is valid as any name or value.
+/// Appends a string of `count` zeros, which is valid as a name and as a value.
 fn string_of_zeros(block: &mut Vec<u8>, count: usize) {
     let (flag, most) = (0x80, 0x7f);
     let mut rest = (5 * count).div_ceil(8);
@@ -237,7 +238,7 @@ fn string_of_zeros(block: &mut Vec<u8>, count: usize) {
     huffman::zeros(block, count);
 }
 
-/// Reads a block that must not end within a field.
+/// Reads a block. It is an error if the block ends within a field.
 struct Reader<'a> {
     block: &'a [u8],
     at: usize,
@@ -250,7 +251,7 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
-    /// A number whose first `prefix` bits share a byte with flags (RFC 7541 section 5.1), of five bytes at most.
+    /// A number of at most five bytes whose first `prefix` bits share a byte with flags (RFC 7541 section 5.1).
     #[inline]
     fn integer(&mut self, prefix: u32) -> Result<usize, CompressionError> {
         let most = (1 << prefix) - 1;

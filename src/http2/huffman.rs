@@ -1,8 +1,8 @@
-//! The Huffman code of HPACK (RFC 7541 section 5.2), as far as strings are measured and judged without being decoded.
+//! Measures and validates strings in the Huffman code of HPACK (RFC 7541 section 5.2), mostly without decoding them.
 
-/// The octets of each length of code, in the order of their codes: they are consecutive numbers, and the first of a
-/// length follows the last of the length before (RFC 7541 appendix B). The end of a string, which must not occur, is the
-/// last code of 30 bits.
+/// The octets for each code length, in the order of their codes. Codes are consecutive numbers, and the first of a
+/// length follows the last of the previous length (RFC 7541 appendix B). The last code of 30 bits is EOS, which must
+/// not occur.
 const CODES: [(u32, &[u8]); 21] = [
     (5, b"012aceiost"),
     (6, b" %-./3456789=A_bdfghlmnpru"),
@@ -34,19 +34,19 @@ const CODES: [(u32, &[u8]); 21] = [
 ];
 const LONGEST: u32 = 30;
 
-/// What a string contains that is not allowed somewhere; one bit each.
+/// One bit for each class of octets that a string contains and that some strings must not contain.
 pub mod seen {
-    /// Not allowed in a name: not a token, or in upper case. A colon is among them.
+    /// Not allowed in a name: not a token character, or upper case. Includes the colon.
     pub const NO_NAME: u8 = 1;
-    /// Not allowed in a method: not a token.
+    /// Not allowed in a method: not a token character.
     pub const NO_METHOD: u8 = 2;
     /// Not allowed in a value: a control character other than a tab.
     pub const NO_VALUE: u8 = 4;
-    /// Above ASCII.
+    /// Not ASCII.
     pub const HIGH: u8 = 8;
 }
 
-/// What each octet is.
+/// The classes of each octet.
 pub static OCTETS: [u8; 256] = {
     let mut octets = [0; 256];
     let mut octet = 0;
@@ -57,7 +57,7 @@ pub static OCTETS: [u8; 256] = {
     octets
 };
 
-/// As the `http` crate judges octets, which takes a quote in a name and no other character that RFC 9110 does not.
+/// The classes of an octet, as in the `http` crate. Unlike RFC 9110, it allows a double quote in a name.
 const fn judge(octet: u8) -> u8 {
     let is_token = octet.is_ascii_alphanumeric()
         || matches!(octet, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
@@ -77,15 +77,16 @@ const fn judge(octet: u8) -> u8 {
     bits
 }
 
-/// Bits that are looked up at once.
+/// Number of bits for one lookup.
 const SHORT: u32 = 12;
-/// An entry of [`PREFIXES`]: the lowest four bits are the bits that its symbols use, none if the first symbol has more
-/// than 12; then whether there are two symbols; then what they are, `NO_NAME` and `NO_METHOD`.
+/// An entry of [`PREFIXES`]. The lowest four bits are the number of bits that its symbols use, 0 if the first symbol
+/// has more than 12. The next bit says whether there are two symbols. The rest are their `NO_NAME` and `NO_METHOD`
+/// bits.
 const USED: u8 = 15;
 const IS_PAIR: u8 = 16;
 const SEEN: u32 = 5;
 
-/// The symbol or two symbols that each sequence of 12 bits begins with.
+/// The first one or two symbols of each sequence of 12 bits.
 static PREFIXES: [u8; 1 << SHORT] = {
     let mut prefixes = [0; 1 << SHORT];
     let mut bits = 0;
@@ -107,7 +108,7 @@ static PREFIXES: [u8; 1 << SHORT] = {
     prefixes
 };
 
-/// The symbol that the highest bits are the code of, and its length; `None` for the end of a string.
+/// The symbol whose code is in the highest bits, and the code's length; `None` for EOS.
 const fn symbol(acc: u64) -> Option<(u8, u32)> {
     let code = (acc >> (64 - LONGEST)) as u32;
     let (mut first, mut class) = (0, 0);
@@ -123,15 +124,15 @@ const fn symbol(acc: u64) -> Option<(u8, u32)> {
     None
 }
 
-/// A string that was not decoded.
+/// The measure of a string that was not decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measured {
-    /// Octets, once it is decoded.
+    /// Number of octets after decoding.
     pub length: usize,
     pub seen: u8,
 }
 
-/// Measures a string; `None` if it is no valid code.
+/// Measures a string; `None` if the code is invalid.
 pub fn measure(text: &[u8]) -> Option<Measured> {
     let mut bits = Bits::new(text);
     let mut measured = Measured { length: 0, seen: 0 };
@@ -165,8 +166,8 @@ pub fn measure(text: &[u8]) -> Option<Measured> {
     Some(measured)
 }
 
-/// Whether, if it is valid at all, a string is of ASCII without control characters: the codes of all other octets begin
-/// with ten ones or more, and these are looked for anywhere. No code that is left has more than 12 bits.
+/// Whether a string, if its code is valid, is ASCII without control characters. The codes of all other octets begin
+/// with ten ones or more, so the string must not contain that many in a row. The remaining codes have at most 12 bits.
 pub fn has_only_short_codes(text: &[u8]) -> bool {
     let has_ten = |bits: u64| {
         let two = bits & bits << 1;
@@ -179,7 +180,7 @@ pub fn has_only_short_codes(text: &[u8]) -> bool {
         if has_ten(u64::from_be_bytes(*word)) {
             return false;
         }
-        // What begins in the last two bytes may end behind them.
+        // A run that begins in the last two bytes may end after them.
         rest = &rest[6..];
     }
     let mut word = [0; 8];
@@ -187,7 +188,7 @@ pub fn has_only_short_codes(text: &[u8]) -> bool {
     !has_ten(u64::from_be_bytes(word))
 }
 
-/// Decodes a string; `None` if it is no valid code.
+/// Decodes a string; `None` if the code is invalid.
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let (mut bits, mut decoded) = (Bits::new(text), Vec::new());
     loop {
@@ -199,17 +200,17 @@ pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Appends the string of so many zeros, whose code is the shortest there is: no string of as many octets is shorter.
+/// Appends a string of `count` zeros. Its code is the shortest one: no other string of `count` octets is shorter.
 pub fn zeros(block: &mut Vec<u8>, count: usize) {
     let bytes = (5 * count).div_ceil(8);
     block.resize(block.len() + bytes, 0);
     if let Some(last) = block.last_mut().filter(|_| bytes > 0) {
-        // The padding is of ones.
+        // Padding bits are ones.
         *last = (1 << (8 * bytes - 5 * count)) - 1;
     }
 }
 
-/// The bits of a string that are next, the first of them the highest of `acc`.
+/// The next bits of a string. The first one is the highest bit of `acc`.
 struct Bits<'a> {
     acc: u64,
     count: u32,
@@ -221,10 +222,10 @@ impl<'a> Bits<'a> {
         Self { acc: 0, count: 0, rest: text }
     }
 
-    /// So that there are 56 at least, or all that are left.
+    /// Refills `acc` to at least 56 bits, or to all that are left.
     fn refill(&mut self) {
         if let Some(word) = self.rest.first_chunk::<8>() {
-            // What does not fit is there all the same, and is written over with the same bits the next time.
+            // Bits beyond `count` are in `acc` already. The next refill writes the same bits again.
             self.acc |= u64::from_be_bytes(*word) >> self.count;
             let bytes = (63 - self.count) / 8;
             self.rest = &self.rest[bytes as usize..];
@@ -251,7 +252,7 @@ impl<'a> Bits<'a> {
         Some(symbol)
     }
 
-    /// What is left is the padding: fewer than eight bits, all ones.
+    /// Whether the rest is padding: fewer than eight bits, all ones.
     fn is_padding(&self) -> bool {
         self.count < 8 && (self.acc | u64::MAX >> self.count) == u64::MAX
     }
@@ -264,7 +265,7 @@ pub mod tests {
 
     use super::*;
 
-    /// Encodes, symbol by symbol.
+    /// Encodes a string symbol by symbol.
     pub fn encode(text: &[u8]) -> Vec<u8> {
         let mut bits = Vec::new();
         for octet in text {

@@ -1,4 +1,4 @@
-//! A connection under h2, whose frames go through the filter.
+//! The connection that h2 reads and writes. The frames that it reads go through the filter.
 
 use std::io;
 use std::pin::Pin;
@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::filter::{Filter, Limits};
 use super::{Budget, PREFACE, Requests};
 
-/// A connection of which something may have been read.
+/// A connection whose first bytes may have been read already.
 pub struct FilteredIo<S> {
     stream: S,
-    /// Read, and not yet filtered.
+    /// Bytes that have been read but not filtered.
     unread: BytesMut,
     filter: Filter,
 }
@@ -38,7 +38,7 @@ impl<S> FilteredIo<S> {
         }
     }
 
-    /// A peer that was cut off is not waited for.
+    /// Fails a pending write if the peer is cut off, so that nothing waits for the peer.
     fn unless_cut_off<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
             Poll::Pending if self.filter.is_cut_off => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
@@ -82,7 +82,7 @@ where
     }
 }
 
-/// Moves as many bytes as there is room for, and keeps no memory for none.
+/// Moves as many bytes as there is room for. Frees the memory of `bytes` when it is empty.
 fn move_into(buffer: &mut ReadBuf<'_>, bytes: &mut BytesMut) {
     let count = bytes.len().min(buffer.remaining());
     buffer.put_slice(&bytes[..count]);

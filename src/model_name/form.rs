@@ -1,4 +1,4 @@
-//! Finds `model` in `application/x-www-form-urlencoded`, which queries are, too.
+//! Finds `model` in `application/x-www-form-urlencoded`, the format of forms and queries.
 
 use std::borrow::Cow;
 
@@ -12,22 +12,23 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// `model` with every byte as `%xx`.
 const LONGEST_KEY: usize = 15;
 
-/// See the module's documentation.
+/// Scanner for forms and queries.
 #[derive(Debug)]
 pub struct Form {
     /// Position of the next byte.
     at: u64,
     /// Where the pair's value begins; `None` while its name is read.
     value_at: Option<u64>,
-    /// Of a pair; the bytes of its name, then those of its value.
+    /// The value of the current pair, if its name is `model`.
     text: Value,
+    /// The name of the current pair.
     key: Value,
     is_model: bool,
     found: Found,
 }
 
 impl Form {
-    /// A form behind so many bytes of white space, which belong to its first name.
+    /// A form after `passed` bytes of white space, which belong to the first name.
     pub fn behind(passed: u64) -> Self {
         let (text, mut key) = (Value::new(3 * LONGEST), Value::new(LONGEST_KEY));
         if passed > 0 {
@@ -64,7 +65,7 @@ impl Form {
         }
     }
 
-    /// The form is at its end.
+    /// Ends the form.
     pub fn finish(&mut self) {
         self.end_pair();
     }
@@ -83,7 +84,7 @@ impl Form {
         match self.value_at.take() {
             Some(start) if self.is_model => {
                 let model = match self.text.whole() {
-                    // Nothing, as FastAPI has it.
+                    // FastAPI treats an empty value as missing.
                     Some([]) => Model::Unsaid,
                     Some(text) => Model::Named(String::from_utf8_lossy(&decoded(text)).into_owned()),
                     None => Model::NoName,
@@ -106,7 +107,7 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(percent_decode(&spaced).collect())
 }
 
-/// A name as a form has it.
+/// A name encoded for a form.
 pub fn encoded(name: &str) -> Vec<u8> {
     utf8_percent_encode(name, ESCAPED).to_string().into_bytes()
 }

@@ -1,27 +1,27 @@
 //! Finds the top-level member `model` of a JSON object (RFC 8259).
 //!
-//! Depth is a counter, so nothing is too deep. Values that don't matter are passed over by their strings and brackets
-//! alone, which is right for every text that a parser takes, with `NaN` or without.
+//! The depth is a counter, so any nesting is accepted. To skip a value, the scanner tracks only strings and brackets.
+//! That is correct for every text that a parser accepts, including `NaN`.
 
 use super::value::Value;
 use super::{Found, LONGEST, Model, Place, is_space};
 
-/// See the module's documentation.
+/// Scanner for JSON.
 #[derive(Debug)]
 pub struct Json {
     /// Position of the next byte.
     at: u64,
     state: State,
     is_object: bool,
-    /// Where a string is, while one is being read.
+    /// The state within the current string.
     string: Chars,
-    /// Brackets that are open in the member's value.
+    /// Number of open brackets in the current value.
     depth: u64,
     key: Value,
     text: Value,
-    /// The member that is being read is the one that is looked for.
+    /// Whether the current member is `model`.
     is_model: bool,
-    /// Where its string begins.
+    /// Position of the opening quote of its string.
     start: u64,
     found: Found,
 }
@@ -35,25 +35,25 @@ enum State {
     Key,
     /// Between a name and its value.
     Colon,
-    /// The string that is looked for.
+    /// In the string value of `model`.
     Model,
-    /// A value with open brackets.
+    /// In an object or array, outside strings.
     Nested,
-    /// A string in a value with open brackets, or without.
+    /// In any other string.
     String,
-    /// In a number or literal, or behind a value.
+    /// In a number or literal, or after a value.
     Rest,
     Done,
 }
 
-/// Where in a string the next byte is.
+/// The state within a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chars {
     /// The second half of a surrogate pair may follow the first.
     Plain { high: Option<u16> },
-    /// Behind a backslash.
+    /// After a backslash.
     Escape { high: Option<u16> },
-    /// Behind `\u` and so many digits.
+    /// After `\u` and `digits` hexadecimal digits.
     Code { high: Option<u16>, digits: u8, code: u16 },
 }
 
@@ -66,7 +66,7 @@ impl Default for Json {
 }
 
 impl Json {
-    /// A text behind so many bytes of white space.
+    /// A text after `passed` bytes of white space.
     pub fn behind(passed: u64) -> Self {
         Self {
             at: passed,
@@ -90,7 +90,7 @@ impl Json {
         self.state == State::Done
     }
 
-    /// Whether it is an object that has begun, as far as it was read.
+    /// Whether the text begins with an object.
     pub fn is_object(&self) -> bool {
         self.is_object
     }
@@ -114,7 +114,7 @@ impl Json {
         }
     }
 
-    /// How many bytes between names and values change nothing.
+    /// Number of leading bytes, between names and values, that can be skipped.
     fn unimportant(&self, bytes: &[u8]) -> usize {
         match self.state {
             State::Rest => memchr::memchr2(b',', b'}', bytes).unwrap_or(bytes.len()),
@@ -122,14 +122,14 @@ impl Json {
         }
     }
 
-    /// A byte between names and values.
+    /// Reads a byte between names and values.
     fn step(&mut self, byte: u8) {
         self.state = match (self.state, byte) {
             (State::Start, b'{') => {
                 self.is_object = true;
                 State::Member
             }
-            // A byte order mark is passed over as by Python's parser.
+            // Python's parser skips a byte order mark, too.
             (State::Start, 0xEF | 0xBB | 0xBF) => State::Start,
             (State::Start, byte) if is_space(byte) => State::Start,
             (State::Start, _) | (State::Member | State::Colon | State::Rest, b'}') => State::Done,
@@ -166,14 +166,14 @@ impl Json {
         }
     }
 
-    /// What is no string may be the last that the object says of its model.
+    /// Records a `model` that is not a string: it may be the last one.
     fn note_other(&mut self, model: Model) {
         if self.is_model {
             self.found.add(model, None);
         }
     }
 
-    /// Passes over what is between brackets, up to a string.
+    /// Skips bytes in an object or array, up to the next string.
     fn pass_nested(&mut self, bytes: &[u8]) -> usize {
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
@@ -194,7 +194,7 @@ impl Json {
         bytes.len()
     }
 
-    /// Passes over a string.
+    /// Skips a string.
     fn pass_string(&mut self, bytes: &[u8]) -> usize {
         if self.string != PLAIN {
             self.string = PLAIN;
@@ -209,7 +209,7 @@ impl Json {
         at + 1
     }
 
-    /// Reads a name, or the string that is looked for.
+    /// Reads a member's name, or the string value of `model`.
     fn read_string(&mut self, bytes: &[u8]) -> usize {
         match self.string {
             Chars::Plain { high } => {
@@ -252,7 +252,7 @@ impl Json {
         self.target().push(&[byte]);
     }
 
-    /// A digit of `\uXXXX`. What is none is read as if the escape had ended before.
+    /// Reads a digit of `\uXXXX`. Any other byte ends the escape early.
     fn code(&mut self, high: Option<u16>, digits: u8, code: u16, byte: u8) -> usize {
         let Some(digit) = char::from(byte).to_digit(16) else {
             self.end_surrogate(high);
@@ -283,7 +283,7 @@ impl Json {
         1
     }
 
-    /// The first half of a pair is not followed by the second.
+    /// Replaces an unpaired high surrogate, if there is one.
     fn end_surrogate(&mut self, high: Option<u16>) {
         if high.is_some() {
             self.target().push_char(char::REPLACEMENT_CHARACTER);
@@ -291,7 +291,7 @@ impl Json {
         self.string = PLAIN;
     }
 
-    /// Where the string that is being read goes.
+    /// The buffer of the current string.
     fn target(&mut self) -> &mut Value {
         if self.state == State::Key { &mut self.key } else { &mut self.text }
     }

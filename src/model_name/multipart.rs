@@ -1,31 +1,30 @@
 //! Finds the field `model` of `multipart/form-data` (RFC 7578, RFC 2046 section 5.1).
 //!
-//! Lines end in CR LF, as those do that Python's parsers take. A part with a file name is a file, whatever its field is
-//! called.
+//! Lines must end in CR LF, as in Python's parsers. A part with a file name is a file, even if its field is `model`.
 
 use super::value::Value;
 use super::{Found, LONGEST, Model, Place, split_once};
 
-/// Bytes of the longest header line of a part that is looked at.
+/// Longest header line of a part, in bytes. Longer lines are ignored.
 const LONGEST_LINE: usize = 4096;
 
-/// See the module's documentation.
+/// Scanner for multipart forms.
 #[derive(Debug)]
 pub struct Multipart {
     /// Position of the next byte.
     at: u64,
     state: State,
-    /// What ends a part: CR LF, two hyphens and the boundary. CR is in it only once, so a piece of it that turns out to
-    /// be none contains the beginning of no other.
+    /// Ends a part: CR LF, two hyphens and the boundary. CR occurs in it only once, so no other delimiter can begin
+    /// within a failed match.
     delimiter: Vec<u8>,
-    /// Bytes of it that the last bytes are.
+    /// Number of bytes of the delimiter that the latest bytes match.
     matched: usize,
-    /// What follows a delimiter in its line, or the header line that is being read.
+    /// The rest of a delimiter's line, or the current header line.
     line: Value,
     text: Value,
-    /// The part that is being read is the one that is looked for.
+    /// Whether the current part is the field `model`.
     is_model: bool,
-    /// Where its content is, as far as that is known.
+    /// The range of its content, as far as it is known.
     place: Place,
     found: Found,
 }
@@ -34,11 +33,11 @@ pub struct Multipart {
 enum State {
     /// Before the first part, or in a part.
     Content,
-    /// Behind a delimiter: white space, then the end of the line. Or it goes on, and was none.
+    /// After a delimiter: white space, then the end of the line. Anything else means that it was no delimiter.
     Delimiter,
-    /// The same behind CR.
+    /// After a delimiter and CR.
     Cr,
-    /// Behind a delimiter and one hyphen.
+    /// After a delimiter and one hyphen.
     Hyphen,
     Header,
     Done,
@@ -50,7 +49,7 @@ impl Multipart {
             at: 0,
             state: State::Content,
             delimiter: [b"\r\n--", boundary].concat(),
-            // The first delimiter needs no line before it.
+            // The first delimiter needs no CR LF before it.
             matched: 2,
             line: Value::new(LONGEST_LINE),
             text: Value::new(LONGEST),
@@ -99,7 +98,7 @@ impl Multipart {
         self.matched += 1;
         if self.matched == self.delimiter.len() {
             self.matched = 0;
-            // Before the first part there need not be a line that ends.
+            // The first delimiter may lack the CR LF.
             self.place.end = (self.at + 1).saturating_sub(self.delimiter.len() as u64);
             self.line.clear();
             self.state = State::Delimiter;
@@ -107,7 +106,7 @@ impl Multipart {
         1
     }
 
-    /// A byte behind a delimiter.
+    /// Reads a byte after a delimiter.
     fn step(&mut self, byte: u8) -> usize {
         self.state = match (self.state, byte) {
             (State::Delimiter, b' ' | b'\t') => State::Delimiter,
@@ -124,7 +123,7 @@ impl Multipart {
         1
     }
 
-    /// It was no delimiter.
+    /// Treats what looked like a delimiter as content.
     fn resume_content(&mut self) -> usize {
         if self.is_model {
             self.text.push(&self.delimiter);
@@ -137,7 +136,7 @@ impl Multipart {
     fn end_part(&mut self) {
         if self.is_model {
             let model = match self.text.whole() {
-                // Nothing, as FastAPI has it.
+                // FastAPI treats an empty value as missing.
                 Some([]) => Model::Unsaid,
                 _ => self.text.name(),
             };
@@ -174,8 +173,8 @@ impl Multipart {
     }
 }
 
-/// A parameter of a header field, behind its value and without quotes. Of several with one name it is the last. As
-/// Python's parsers have it: quotes may be anywhere, and browsers don't escape backslashes.
+/// The parameter `wanted` of a header field, without quotes; the last one if it is repeated. Like Python's parsers, it
+/// accepts quotes anywhere, and backslashes that browsers did not escape.
 pub fn parameter(field: &[u8], wanted: &[u8]) -> Option<Vec<u8>> {
     let (mut found, mut rest) = (None, field);
     loop {
@@ -192,7 +191,7 @@ pub fn parameter(field: &[u8], wanted: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Where the next semicolon is that is not between quotes.
+/// The position of the next semicolon outside quotes.
 fn end_of_parameter(text: &[u8]) -> usize {
     let (mut at, mut is_quoted) = (0, false);
     while let Some(byte) = text.get(at) {
@@ -207,7 +206,7 @@ fn end_of_parameter(text: &[u8]) -> usize {
     text.len()
 }
 
-/// Without spaces and tabs around it.
+/// Removes spaces and tabs from both ends.
 fn trimmed(text: &[u8]) -> &[u8] {
     let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
     let Some(start) = text.iter().position(is_text) else { return &[] };

@@ -1,8 +1,8 @@
-//! A short text that is put together from pieces of a body.
+//! A short text collected from pieces of a body.
 
 use super::Model;
 
-/// Bytes up to a limit, and whether there were more.
+/// Collects bytes up to a limit.
 #[derive(Debug)]
 pub struct Value {
     bytes: Vec<u8>,
@@ -33,22 +33,22 @@ impl Value {
         self.push(char.encode_utf8(&mut [0; 4]).as_bytes());
     }
 
-    /// All of it; `None` if it was too long.
+    /// The whole value; `None` if it exceeds the limit.
     pub fn whole(&self) -> Option<&[u8]> {
         (!self.is_over).then_some(&self.bytes)
     }
 
-    /// Its last byte, whether or not there was room for it.
+    /// The last byte, even if it was beyond the limit.
     pub fn last(&self) -> Option<u8> {
         self.last
     }
 
-    /// As much of it as there was room for.
+    /// The bytes up to the limit.
     pub fn start(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The name that it is.
+    /// The value as a model's name.
     pub fn name(&self) -> Model {
         match self.whole() {
             Some(bytes) => Model::Named(String::from_utf8_lossy(bytes).into_owned()),

@@ -1,6 +1,6 @@
-//! Fields of a line in the text log, so that a program can read them: `name=value`, with quotes around a value that has
-//! blanks, quotes, `=` or control characters, and those escaped. `tracing-subscriber` shows what has a `Display` as it
-//! is, with its blanks and line ends.
+//! Formats the fields of the text log as `name=value`, so that programs can parse them. A value with spaces, quotes,
+//! `=`, backslashes, non-ASCII or control characters is quoted and escaped. `tracing-subscriber` itself writes
+//! `Display` values unquoted, with their spaces and line ends.
 
 use std::fmt::{self, Debug};
 
@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::format::Writer;
 
 use super::is_format_control;
 
-/// Bytes that a value without quotes may have. A table: each request's line asks for some hundred bytes.
+/// Bytes that an unquoted value may have. It is a table, because each request's line checks some hundred bytes.
 const BARE: [bool; 256] = {
     let mut bare = [false; 256];
     let mut byte = b'!';
@@ -22,12 +22,12 @@ const BARE: [bool; 256] = {
     bare
 };
 
-/// Whether a value needs no quotes.
+/// Whether a value can be written without quotes.
 pub fn is_bare(value: &[u8]) -> bool {
     value.iter().all(|byte| BARE[usize::from(*byte)])
 }
 
-/// Shows fields for the text log.
+/// Formats fields for the text log.
 #[derive(Debug, Clone, Copy)]
 pub struct TextFields;
 
@@ -72,7 +72,7 @@ impl Visit for Line<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let text = format!("{value:?}");
         let is_shown = match field.name() {
-            // Ours are words. One that could be taken for a field comes from a library.
+            // The gateway's messages are plain words. A library's message could look like a field.
             "message" => !text.contains(['=', '"']) && !text.contains(is_escaped),
             _ => is_bare(text.as_bytes()),
         };

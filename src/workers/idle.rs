@@ -1,9 +1,9 @@
-//! The idle HTTP/1.1 connections of a shard to one worker, and which of them a request may use.
+//! A shard's idle HTTP/1.1 connections to one worker, and the rules for their reuse.
 //!
-//! What arrives on an idle connection answers nothing, so a connection on which something has arrived is closed instead
-//! of used again. What arrives just afterwards can't be told from the answer. With [`UpstreamReuse::Safe`], the first
-//! request of a client's connection therefore only uses a proven connection: one that was used again before, or that has
-//! been silent for a while. Without one it gets a new connection.
+//! Bytes that arrive on an idle connection answer no request, so the gateway closes such a connection instead of
+//! reusing it. Bytes that arrive just after the reuse can't be told from the answer. With [`UpstreamReuse::Safe`], the
+//! first request on a client connection therefore uses only a proven connection: one that has been reused before, or
+//! that has been silent for a while. If there is none, the request gets a new connection.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,25 +15,25 @@ use http_body::Body;
 use super::link::Link;
 use crate::config::UpstreamReuse;
 
-/// Idle connections to one worker that a shard keeps.
+/// Number of idle connections to one worker that a shard keeps.
 const MOST_IDLE: usize = 256;
-/// A connection that has been silent for so long after an answer is proven. What a worker sends without being asked, it
-/// mostly sends soon after an answer. Clients with a connection for each request make the gateway open one for each
-/// request, too, for no longer than this.
+/// A connection that has been silent for this long after an answer is proven, because workers send unsolicited bytes
+/// mostly soon after an answer. If clients use a new connection for each request, so does the gateway, but only until
+/// idle connections have reached this age.
 const PROVING_TIME: Duration = Duration::from_millis(100);
 
-/// Which request asks for a connection.
+/// The kind of request that needs a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {
-    /// The first of its client's connection.
+    /// The first request on a client connection.
     FirstRequest,
     LaterRequest,
 }
 
-/// See the module's documentation. Both queues are in the order in which their connections became idle.
+/// The idle connections. Both queues are in the order in which their connections became idle.
 pub struct IdleConnections<B> {
     proven: RefCell<VecDeque<Box<Link<B>>>>,
-    /// They have carried one exchange.
+    /// Connections that have carried only one exchange.
     unproven: RefCell<VecDeque<Box<Link<B>>>>,
     reuse: UpstreamReuse,
     proving_time: Duration,
@@ -49,7 +49,7 @@ where
         Self { proven: RefCell::default(), unproven: RefCell::default(), reuse, proving_time, max_idle_time }
     }
 
-    /// The connection used last that `asker` may use, and that is still good, if there is one.
+    /// The most recently used connection that `asker` may use and that is still usable, if there is one.
     pub fn take(&self, asker: Asker, is_current: impl Fn(&Link<B>) -> bool) -> Option<Box<Link<B>>> {
         loop {
             let mut link = self.next(asker)?;
@@ -84,7 +84,7 @@ where
         self.unproven.take();
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes connections that have been idle for too long.
     pub fn close_aged(&self) {
         for links in [&self.proven, &self.unproven] {
             let mut links = links.borrow_mut();

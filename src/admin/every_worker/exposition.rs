@@ -1,5 +1,5 @@
-//! Metrics of several workers as one text in Prometheus' format: each family once, with the samples of all workers, which
-//! have the label `worker`.
+//! Merges the metrics of several workers into one text in the Prometheus format. Each family occurs once, with the
+//! samples of all workers, which get the label `worker`.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>
 
@@ -7,17 +7,17 @@ use std::fmt::Write;
 
 use rustc_hash::FxHashMap;
 
-/// The label that says whose sample it is, and what one is called that a worker has by that name, as in Prometheus.
+/// The label with a sample's worker. A worker's own label of that name is renamed as Prometheus does.
 const LABEL: &str = "worker";
 const EXPORTED: &str = "exported_worker";
-/// What the names of a family's samples may have behind that of the family.
+/// Suffixes that the names of a family's samples may have.
 const SUFFIXES: [&str; 6] = ["", "_bucket", "_sum", "_count", "_total", "_created"];
 
 struct Family<'a> {
     name: &'a str,
     help: Option<&'a str>,
     kind: Option<&'a str>,
-    /// Workers disagree about what it is.
+    /// Whether workers disagree about the family's type.
     is_disputed: bool,
     samples: String,
 }
@@ -73,7 +73,7 @@ impl<'a> Families<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// `None` if the line is none.
+    /// `None` if the line is not a sample.
     fn read(line: &'a str) -> Option<Self> {
         let end = line.find(|c: char| !is_name_char(c))?;
         let (name, mut rest) = line.split_at(end);
@@ -96,7 +96,7 @@ impl<'a> Sample<'a> {
                 inner = &value[end + 1..];
             }
         }
-        // OpenMetrics has exemplars behind it.
+        // In OpenMetrics an exemplar may follow.
         let value = rest.split_once(" # ").map_or(rest, |(value, _)| value).trim();
         let is_sound = is_name(name) && value.split_whitespace().all(|number| number.parse::<f64>().is_ok());
         let count = value.split_whitespace().count();
@@ -115,7 +115,7 @@ impl<'a> Sample<'a> {
     }
 }
 
-/// Where the quotes are that end a value.
+/// The position of the closing quote.
 fn string_end(text: &str) -> Option<usize> {
     let mut is_escaped = false;
     text.bytes().position(|byte| match byte {
@@ -136,8 +136,8 @@ fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | ':')
 }
 
-/// Merges the texts of workers, which are told by what they are called. A line that is not understood is left out, and a
-/// family has no type if they disagree about it.
+/// Merges texts, each with its worker's name. Lines that can't be parsed are omitted. If workers disagree about a
+/// family's type, the type is omitted, too.
 pub fn merged<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut families = Families::default();
     for (worker, text) in texts {

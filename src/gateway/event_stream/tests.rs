@@ -8,7 +8,7 @@ fn takes_comment_after(chunks: &[&str]) -> bool {
     stream.takes_comment()
 }
 
-/// What a client gets if a comment is inserted wherever it may be, between chunks.
+/// What a client gets if a comment is inserted between chunks wherever it is allowed.
 fn commented(chunks: &[&[u8]]) -> Vec<u8> {
     let (mut stream, mut sent) = (EventStream::default(), Vec::new());
     for chunk in chunks {
@@ -23,7 +23,8 @@ fn commented(chunks: &[&[u8]]) -> Vec<u8> {
     sent
 }
 
-/// The events of a stream, each with its lines, as the standard reads them: the end of the stream ends no event.
+/// The events of a stream, each with its lines, as the standard parses them. The end of the stream does not end an
+/// event.
 fn events(stream: &[u8]) -> Vec<Vec<String>> {
     let text = String::from_utf8_lossy(stream).replace("\r\n", "\n").replace('\r', "\n");
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);

@@ -1,4 +1,4 @@
-//! Bodies with a content coding: decoded to look at, and sent on as they came.
+//! Bodies with a content coding. They are decoded to find the model, and sent on unchanged.
 
 use bytes::Bytes;
 use tokio::task::yield_now;
@@ -10,37 +10,37 @@ use crate::gateway::exchange::Exchange;
 use crate::gateway::upload::{Stopped, WorkerBody};
 use crate::model_name::{Format, Found, Model, Scanner};
 
-/// Bytes that any body may hold once it is decoded.
+/// Decoded bytes that every body may have.
 const ANY: u64 = 16 << 20;
-/// How many times as much as it is long a body may hold besides. Text rarely shrinks to less than a tenth.
+/// Further decoded bytes that a body may have for each coded byte. Text rarely shrinks to less than a tenth.
 const TIMES: u64 = 20;
-/// Bytes that are decoded in one step.
+/// Largest number of bytes decoded in one step.
 const AT_ONCE: usize = 16 * 1024;
-/// Steps after which others get their turn.
+/// Number of steps after which the task yields.
 const STEPS: u32 = 8;
 
-/// How a decoded body ended.
+/// How decoding ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Whole,
-    /// Nobody wanted more.
+    /// The reader did not want more.
     Enough,
-    /// What followed is not what the coding says.
+    /// The body is malformed from here on.
     Broken,
-    /// It holds more than so many bytes, which is far more than its length.
+    /// The body decodes to more than this many bytes, which is far more than its length.
     TooLong(u64),
     NoRoom,
 }
 
-/// Whether somebody wants more.
+/// Whether the reader wants more.
 enum Taken {
     More,
     Enough,
     NoRoom,
 }
 
-/// Decodes what the pieces hold and shows it to `take` bit by bit. One body at a time in each shard: what a decoder
-/// needs in memory is counted nowhere else.
+/// Decodes a body in pieces and passes the decoded bytes to `take`. Each shard decodes one body at a time, because a
+/// decoder's memory is not counted anywhere else.
 async fn decode(
     exchange: &Exchange<'_>,
     coding: Coding,
@@ -75,11 +75,11 @@ async fn decode(
     }
 }
 
-/// The body without its coding.
+/// The decoded body.
 pub async fn decoded(exchange: &Exchange<'_>, coding: Coding, body: WorkerBody) -> Result<WorkerBody, GatewayError> {
     let (upload, pieces, mut decoded) = (exchange.record.upload(), body.held(), Vec::new());
     let end = decode(exchange, coding, &pieces, |bytes| {
-        // It is counted before it is held.
+        // Count the bytes before holding them.
         if upload.charge(bytes.len() as u64).is_err() {
             return Taken::NoRoom;
         }
@@ -99,7 +99,7 @@ pub async fn decoded(exchange: &Exchange<'_>, coding: Coding, body: WorkerBody) 
 }
 
 impl Search {
-    /// Reads a body that has to be decoded to see what it says. It is held whole.
+    /// Reads a body that must be decoded to find its model. The body is held whole.
     pub(super) async fn coded(
         &self,
         exchange: &Exchange<'_>,
@@ -133,28 +133,28 @@ impl Search {
             let mut plain = format.scanner();
             pieces.iter().for_each(|piece| plain.push(piece));
             plain.finish();
-            // It is not coded at all: many workers don't look at the field either.
+            // The body is not coded at all. Many workers ignore `Content-Encoding`, too.
             if says_something(&plain) {
                 (scanner, coding) = (plain, None);
             }
         }
         let spelling = scanner.spelling();
         let Found { model, places, .. } = scanner.found().clone();
-        // What is broken can't be written anew.
+        // A malformed body can't be rewritten.
         let places = if end == End::Broken && coding.is_some() { Vec::new() } else { places.into_vec() };
         let text = if end == End::Whole && has_text { self.counted(exchange, text) } else { None };
         let model = if self.wants.model() { model } else { Model::Unsaid };
         Ok((body, Said { model, named: Named::InBody { places, spelling, coding }, text }))
     }
 
-    /// A decoded body, if there is room for it beside the other.
+    /// The decoded body, if there is room for it besides the coded one.
     fn counted(&self, exchange: &Exchange<'_>, text: Vec<u8>) -> Option<Bytes> {
         let has_room = exchange.record.upload().charge(text.len() as u64).is_ok();
         has_room.then(|| text.into())
     }
 }
 
-/// Whether a scanner has met what it is made for.
+/// Whether the scanner has recognised the body's format.
 fn says_something(scanner: &Scanner) -> bool {
     scanner.is_object() || scanner.found().count > 0
 }

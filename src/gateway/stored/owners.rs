@@ -1,4 +1,4 @@
-//! Which worker has which stored object, as far as the gateway knows.
+//! Maps the ids of stored objects to the workers that have them.
 //!
 //! Ids are learned from workers' answers only. Some workers let callers choose ids: the first worker that makes an id
 //! keeps it until the object is deleted or the worker no longer knows it, so nobody can divert another caller's requests.
@@ -14,15 +14,16 @@ use std::sync::{Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-/// Bytes of the longest id that is learned.
+/// Longest id that is learned, in bytes.
 pub const LONGEST_ID: usize = 256;
-/// Parts with a lock each; a power of two.
+/// Number of parts, each with its own lock; a power of two.
 const PARTS: usize = 16;
-/// Ids in each generation of a part. In all, the last 65,536 that were used are known, and up to as many before those.
+/// Ids in each generation of a part. In all, at least the 65,536 ids that were used last are known, and at most twice
+/// as many.
 const GENERATION: usize = 65_536 / PARTS;
 
-/// See the module's documentation. An owner is the key of a worker, which depends on its URL only: a worker that leaves
-/// and comes back still owns its objects.
+/// The map from ids to owners. An owner is the key of a worker, which depends only on its URL: a worker that is removed
+/// and added again still owns its objects.
 pub struct Owners {
     hash: RandomState,
     is_empty: AtomicBool,
@@ -64,12 +65,12 @@ impl Default for Owners {
 }
 
 impl Owners {
-    /// Nothing has been learned yet.
+    /// Whether no id has been learned yet.
     pub fn is_empty(&self) -> bool {
         self.is_empty.load(Relaxed)
     }
 
-    /// A worker has said that it has this object. An owner that is known stays.
+    /// Records that a worker has this object. A known owner is not replaced.
     pub fn learn(&self, id: &[u8], owner: u64) {
         if (1..=LONGEST_ID).contains(&id.len()) {
             self.is_empty.store(false, Relaxed);
@@ -86,7 +87,7 @@ impl Owners {
         self.with(id, |part, id| part.get(id, GENERATION))
     }
 
-    /// Its worker no longer has it.
+    /// Records that the object's worker no longer has it.
     pub fn forget(&self, id: &[u8]) {
         self.with(id, |part, id| {
             part.young.remove(&id);
@@ -96,7 +97,7 @@ impl Owners {
 
     fn with<T>(&self, id: &[u8], work: impl FnOnce(&mut Part, u64) -> T) -> T {
         let hash = self.hash.hash_one(id);
-        // Another part of the hash than the maps use.
+        // Use other bits of the hash than the maps.
         let part = &self.parts[(hash >> 32) as usize % PARTS];
         work(&mut part.lock().unwrap_or_else(PoisonError::into_inner), hash)
     }

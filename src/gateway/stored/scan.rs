@@ -7,7 +7,7 @@ use memchr::memchr2;
 
 use super::owners::LONGEST_ID;
 
-/// What is looked for.
+/// The fields to look for.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     /// Fields of the outermost object whose value is an id.
@@ -16,18 +16,18 @@ pub struct Wanted {
     pub within: &'static [&'static str],
 }
 
-/// What a worker answers to a creation.
+/// The fields in a worker's answer with a new object.
 const CREATED: Wanted = Wanted { own: &["id"], within: &[] };
-/// The same as an event: `response.created` has the object in a field, others are the object.
+/// The fields in an event: `response.created` has the object in a field, other events are the object.
 const CREATED_EVENT: Wanted = Wanted { own: &["id"], within: &["response"] };
-/// The object that a creation refers to and its worker must have: a response continues another one or a conversation, a
-/// batch and a fine-tuning job read a file.
+/// References to an object that the same worker must have: a response continues another one or a conversation, a batch
+/// and a fine-tuning job read a file.
 pub const REFERENCE: Wanted = Wanted {
     own: &["previous_response_id", "conversation", "input_file_id", "training_file"],
     within: &["conversation"],
 };
 
-/// What a piece contained.
+/// The result of scanning a piece.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Scan {
     More,
@@ -36,7 +36,7 @@ pub enum Scan {
     Nothing,
 }
 
-/// Reads a worker's answer to a creation.
+/// Scans a worker's answer for the id of a new object.
 #[derive(Debug)]
 pub enum AnswerScan {
     Json(JsonScan),
@@ -65,11 +65,11 @@ impl AnswerScan {
 #[derive(Debug)]
 pub struct JsonScan {
     wanted: Wanted,
-    /// Objects and arrays that are open.
+    /// Number of open objects and arrays.
     depth: u32,
-    /// The object at depth 2 is searched for its `id`.
+    /// Whether the object at depth 2 is searched for its `id`.
     is_within: bool,
-    /// The next string at a depth that is searched is a name.
+    /// Whether the next string at a searched depth is a name.
     expects_name: bool,
     name: Name,
     string: Option<Text>,
@@ -87,7 +87,7 @@ enum Name {
     Other,
 }
 
-/// What the string is that is being read.
+/// The role of the current string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Text {
     Name,
@@ -135,7 +135,7 @@ impl JsonScan {
         }
         let Some(at) = at else { return (Scan::More, &[]) };
         if piece[at] == b'\\' {
-            // No id or name that is searched for needs an escape.
+            // None of the names needs an escape, and ids with escapes are ignored.
             (self.is_escaped, self.string) = (true, Some(Text::Skipped));
             return (Scan::More, &piece[at + 1..]);
         }
@@ -150,7 +150,7 @@ impl JsonScan {
         (Scan::More, &piece[at + 1..])
     }
 
-    /// The field whose name has been read.
+    /// Classifies the name that has been read.
     fn named(&self) -> Name {
         if self.depth == 2 {
             return if self.kept == b"id" { Name::Id } else { Name::Other };
@@ -207,13 +207,13 @@ impl JsonScan {
     }
 }
 
-/// Reads server-sent events (WHATWG HTML section 9.2.6): the id is in the first that has one.
+/// Scans server-sent events (WHATWG HTML section 9.2.6) for the first id.
 #[derive(Debug)]
 pub struct EventScan(Line);
 
 #[derive(Debug)]
 enum Line {
-    /// So many bytes of `data:` have come.
+    /// The line so far is this many bytes of `data:`.
     Beginning(usize),
     Data(Box<JsonScan>),
     Other,
@@ -264,7 +264,7 @@ fn line_end(piece: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    /// The id in `text`, however it is cut.
+    /// The id in `text`, cut at every position.
     fn found(text: &str, new: impl Fn() -> Box<dyn FnMut(&[u8]) -> Scan>) -> Option<String> {
         let read = |pieces: &[&[u8]]| {
             let mut feed = new();

@@ -17,10 +17,10 @@ use crate::workers::Lease;
 use crate::workers::breaker::verdict_of_status;
 use crate::workers::retry::Failure;
 
-/// Workers that one request asks at once.
+/// Number of workers that one request asks at once.
 const MOST_AT_ONCE: usize = 16;
 
-/// See the module's documentation.
+/// A search for the worker that has an object.
 pub struct Search<'a, 'b> {
     pub exchange: &'a Exchange<'b>,
     pub head: &'a RequestHead,
@@ -30,7 +30,7 @@ pub struct Search<'a, 'b> {
 /// What an answer says about the object. The client gets the answer with the highest rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// The worker has no such objects.
+    /// The worker does not support such objects.
     NotOffered,
     NotFound,
     /// The worker may have the object.
@@ -81,7 +81,7 @@ impl Search<'_, '_> {
             }
             let Some(said) = asking.next().await else { break };
             let rank = Rank::of(&said);
-            // The worker may have carried it out, and no other one must do so again.
+            // The worker may have carried out the request. No other worker may carry it out again.
             let is_risky = most == 1 && said.as_ref().is_err_and(|unanswered| unanswered.kind != Failure::Unsent);
             let loser = match &best {
                 Some((better, _)) if *better >= rank => Some(said),

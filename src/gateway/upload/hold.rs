@@ -1,4 +1,4 @@
-//! Reads a body, or its first part, before it is sent: what it says decides where it goes.
+//! Reads a body, or its first part, before it is sent, because the body decides its destination.
 
 use std::collections::VecDeque;
 use std::iter;
@@ -12,26 +12,26 @@ use super::{ClientBody, MOST_AT_ONCE, Upload, WorkerBody};
 use crate::gateway::error::GatewayError;
 use crate::model_name::{Place, Scanner};
 
-/// Why no more was read.
+/// Why reading stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// There is no more.
+    /// The body is complete.
     Whole,
     Enough,
     TooLong,
-    /// Too much of other bodies is held.
+    /// The shard holds too much of other bodies.
     NoRoom,
 }
 
-/// The rest of a body that names its model in what was held. Nobody has decided yet about what follows.
+/// Watches the rest of a body whose model was found in the part that was held.
 pub struct Watch {
     scanner: Scanner,
-    /// Names that were found before.
+    /// Number of names in the part that was held.
     known: u64,
 }
 
 impl Watch {
-    /// Whether this part of the body names no other model.
+    /// Whether the body still has no further `model` after these bytes.
     pub fn passes(&mut self, bytes: &[u8]) -> bool {
         self.scanner.push(bytes);
         self.scanner.found().count == self.known
@@ -39,9 +39,8 @@ impl Watch {
 }
 
 impl WorkerBody {
-    /// Reads on until `enough` is true, which is shown each piece and is told how many bytes there are with it, but no
-    /// more than fit into `limit`. Gives the body back, still whole. What is longer than what may have to be sent again
-    /// is not kept for that.
+    /// Reads until `enough` returns true, but at most `limit` bytes. `enough` gets each piece and the number of bytes
+    /// up to its end. Returns the body, still complete. A body that is too long for a retry is not kept for one.
     pub async fn hold(
         self,
         limit: u64,
@@ -62,12 +61,12 @@ impl WorkerBody {
                 return Ok((self, Stopped::Whole));
             }
         };
-        // Somebody has read some of it before.
+        // Some of the body has been read before.
         if front.iter().fold(false, |_, piece| show(piece)) {
             return Ok((Self::Again(front, Some(rest)), Stopped::Enough));
         }
         let upload = rest.upload.clone();
-        // Out of reach of those who keep what they see pass.
+        // Take the kept bytes out, so that reading the body does not keep them a second time.
         let mut held = upload.kept.take();
         upload.forget();
         let most = held.allow(limit);
@@ -105,7 +104,7 @@ impl WorkerBody {
         Ok((Self::after(front, held, is_short, rest), stopped))
     }
 
-    /// Reads it to its end and joins it, unless it is longer than `limit`: `Whole` is what it is then.
+    /// Reads the body to its end and joins its pieces into a `Whole`, unless it is longer than `limit`.
     pub async fn hold_whole(self, limit: u64) -> Result<Self, GatewayError> {
         let upload = match &self {
             Self::Stream(rest) | Self::Again(_, Some(rest)) => Some(rest.upload.clone()),
@@ -121,7 +120,7 @@ impl WorkerBody {
         Ok(body)
     }
 
-    /// A body of which some was read: it is in `held` if it may have to be sent again, otherwise in `front`.
+    /// A body that was partly read. The read part is in `held` if it may be needed for a retry, otherwise in `front`.
     fn after(front: VecDeque<Bytes>, mut held: Kept, is_short: bool, rest: ClientBody) -> Self {
         let (upload, is_whole, is_one) = (rest.upload.clone(), held.is_whole, held.count() <= 1);
         let body = match (is_short, is_whole) {
@@ -131,12 +130,12 @@ impl WorkerBody {
             (false, true) => Self::Again(front, None),
             (false, false) => Self::Again(front, Some(rest)),
         };
-        // What was read counts until it is not needed again.
+        // The read part counts until it is not needed any more.
         upload.kept.replace(held);
         body
     }
 
-    /// What is here of it.
+    /// The part of the body that has been read.
     pub fn held(&self) -> Vec<Bytes> {
         match self {
             Self::Whole(body) => body.iter().cloned().collect(),
@@ -145,7 +144,7 @@ impl WorkerBody {
         }
     }
 
-    /// All of it in one piece, which it is then sent in, too; `None` if there is more to come.
+    /// Joins the body into one piece, in which it is then sent, too. `None` if the body is incomplete.
     pub fn join(&mut self, upload: &Upload) -> Option<Bytes> {
         let pieces = match self {
             Self::Whole(body) => return body.clone(),
@@ -158,7 +157,7 @@ impl WorkerBody {
         Some(whole)
     }
 
-    /// Has an eye on what is still to come of it.
+    /// Watches the rest of the body for another `model`.
     pub fn watch(&mut self, scanner: Scanner) {
         if let Self::Again(_, Some(rest)) = self {
             let known = scanner.found().count;
@@ -166,7 +165,7 @@ impl WorkerBody {
         }
     }
 
-    /// Writes something else in these places of what is here of it.
+    /// Replaces these places of the part that has been read with `with`.
     pub fn rewrite(&mut self, upload: &Upload, places: &[Place], with: &Bytes) {
         match self {
             Self::Whole(Some(body)) => {
@@ -193,10 +192,10 @@ pub(super) fn joined(pieces: &[Bytes]) -> Bytes {
     }
 }
 
-/// The pieces with `with` in these places, which are in order. Nothing is copied.
+/// The pieces with `with` in place of `places`, which are in order. No bytes are copied.
 fn spliced(pieces: impl IntoIterator<Item = Bytes>, places: &[Place], with: &Bytes) -> VecDeque<Bytes> {
     let (mut spliced, mut places) = (VecDeque::new(), places.iter().peekable());
-    // Position of the piece, and of the end of what was replaced last.
+    // The positions of the piece and of the end of the last replaced place.
     let (mut at, mut replaced) = (0, 0);
     for piece in pieces {
         let end = at + piece.len() as u64;

@@ -75,22 +75,22 @@ impl Kept {
         self.keep.as_ref().map_or(0, |keep| keep.most)
     }
 
-    /// Lets so many bytes be kept from now on. How many could be before.
+    /// Sets the number of bytes that may be kept, and returns the previous one.
     pub fn allow(&mut self, most: u64) -> u64 {
         self.keep.as_mut().map_or(0, |keep| mem::replace(&mut keep.most, most))
     }
 
-    /// How many pieces there are.
+    /// Number of pieces.
     pub fn count(&self) -> usize {
         self.pieces.len() + usize::from(!self.small.is_empty())
     }
 
-    /// Counts so many bytes more, which are not kept here.
+    /// Counts `bytes` more, which are held elsewhere.
     pub fn charge(&mut self, bytes: u64) -> Result<(), NoRoom> {
         self.take(bytes)
     }
 
-    /// Keeps these in place of what is kept, if anything is. They hold about the same bytes.
+    /// Replaces the kept pieces, if there are any, with these, which have about the same size.
     pub fn replace<'a>(&mut self, pieces: impl IntoIterator<Item = &'a Bytes>) {
         if !self.is_lost {
             self.small = BytesMut::new();

@@ -16,7 +16,7 @@ fn filter() -> Filter {
     Filter::new(LIMITS, Some(Budget::new(Instant::now(), Rc::default())), 0)
 }
 
-/// What h2 reads, when this arrives in pieces.
+/// What h2 reads if these pieces arrive.
 fn read(filter: &mut Filter, pieces: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
     let mut read = Vec::new();
     for piece in pieces {
@@ -130,7 +130,7 @@ fn how_it_arrives_makes_no_difference() {
     }
 }
 
-/// Whether it ends with what makes h2 end the connection.
+/// Whether `read` ends with the frames that make h2 end the connection.
 fn is_cut_off(read: &[u8]) -> bool {
     read.ends_with(&frame(kind::CONTINUATION, 0, 1, b"").repeat(FAR_TOO_MANY))
 }

@@ -1,14 +1,14 @@
-//! Which fields h2 takes.
+//! Decides which fields h2 accepts.
 
 use http::StatusCode;
 
 use super::Text;
 use crate::http2::huffman::seen;
 
-/// The longest name that the `http` crate takes.
+/// The longest name that the `http` crate accepts.
 const LONGEST_NAME: usize = 0xffff;
 
-/// What a name says of its value.
+/// What a name implies for its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Regular,
@@ -16,12 +16,12 @@ pub enum Kind {
     Text,
     Method,
     Status,
-    /// No name that h2 takes.
+    /// A name that h2 does not accept.
     Bad,
 }
 
 impl Kind {
-    /// Values are judged by their octets alone, and all of ASCII without control characters will do.
+    /// Whether any ASCII text without control characters is a valid value.
     pub fn takes_text(self) -> bool {
         matches!(self, Self::Regular | Self::Text)
     }
@@ -43,14 +43,14 @@ impl Kind {
     }
 }
 
-/// Whether h2 takes a field.
+/// Whether h2 accepts a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Valid,
-    /// Another value of the same length would do.
+    /// The value is invalid, but another value of the same length would be valid.
     BadValue,
-    /// No name or no value that would do, such as one for `:method` of no length. Fields that take their name from such
-    /// an entry are refused, too, which no peer does that does not mean it.
+    /// The name is invalid, or no value of this length is valid, such as an empty `:method`. Fields that take their
+    /// name from such an entry are refused, too; no well-behaved peer sends them.
     Bad,
 }
 

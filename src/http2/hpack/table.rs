@@ -1,15 +1,15 @@
-//! The static and the dynamic table (RFC 7541 section 2.3), as far as lengths go.
+//! The static and the dynamic table (RFC 7541 section 2.3), reduced to lengths.
 
 use std::collections::VecDeque;
 
 use super::judge::Kind;
 
-/// What the dynamic table may take, as long as SETTINGS do not say otherwise.
+/// The maximum size of the dynamic table, which is the default in SETTINGS.
 const MOST: usize = 4096;
-/// What an entry takes beside its octets.
+/// The size of an entry beyond its octets.
 const OVERHEAD: usize = 32;
 
-/// A field, by the lengths of its name and its value.
+/// A field, reduced to the lengths of its name and value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
     pub name: usize,
@@ -19,7 +19,7 @@ pub struct Field {
 }
 
 impl Field {
-    /// As the dynamic table and header lists count it.
+    /// The size in the dynamic table and in header lists.
     pub fn size(&self) -> usize {
         self.name + self.value + OVERHEAD
     }
@@ -57,7 +57,7 @@ impl Entry {
         }
     }
 
-    /// h2 does not take it.
+    /// Whether h2 does not accept the field.
     pub fn is_bad(self) -> bool {
         self.0 & IS_BAD != 0
     }
@@ -78,7 +78,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// An entry of the static table, counted from 1, or of the dynamic one behind it.
+    /// An entry of the static table, counted from 1, or of the dynamic table after it.
     #[inline]
     pub fn at(&self, index: usize) -> Option<Entry> {
         match index.checked_sub(1 + STATIC.len()) {
@@ -89,7 +89,7 @@ impl Table {
 
     pub fn insert(&mut self, field: Field) {
         self.shrink(self.most.checked_sub(field.size()));
-        // One that is longer than the whole table has emptied it, and is not in it (RFC 7541 section 4.4).
+        // An entry that is larger than the whole table empties the table and is not added (RFC 7541 section 4.4).
         if field.size() <= self.most {
             let is_bad = field.kind == Kind::Bad || field.has_bad_value;
             self.size += field.size();
@@ -97,14 +97,14 @@ impl Table {
         }
     }
 
-    /// What the peer's encoder says; whether it may.
+    /// Applies a size update of the peer's encoder. Returns whether the size is allowed.
     pub fn resize(&mut self, most: usize) -> bool {
         self.most = most;
         self.shrink(Some(most));
         most <= MOST
     }
 
-    /// Evicts entries until the table is so small; all of them for `None`.
+    /// Evicts entries until the table has at most this size; all entries for `None`.
     fn shrink(&mut self, most: Option<usize>) {
         while most.is_none_or(|most| self.size > most) {
             let Some(oldest) = self.entries.pop_back() else { return };

@@ -8,7 +8,7 @@ use crate::http2::huffman::tests::encode;
 
 type Octets = Vec<u8>;
 
-/// A decoder that keeps whole fields.
+/// A decoder that stores whole fields.
 #[derive(Default)]
 struct Reference {
     /// The newest first.
@@ -17,7 +17,7 @@ struct Reference {
 }
 
 impl Reference {
-    /// A sound block's fields.
+    /// The fields of a valid block.
     fn decode(&mut self, block: &[u8]) -> Vec<(Octets, Octets)> {
         let (mut reader, mut fields) = (Reader { block, at: 0 }, Vec::new());
         while let Some(&first) = block.get(reader.at) {
@@ -74,7 +74,7 @@ fn size((name, value): &(Octets, Octets)) -> usize {
     name.len() + value.len() + 32
 }
 
-/// As h2's decoder judges.
+/// Whether h2's decoder accepts a field.
 fn is_taken((name, value): &(Octets, Octets)) -> bool {
     match &name[..] {
         b":authority" | b":path" | b":scheme" | b":protocol" => std::str::from_utf8(value).is_ok(),
@@ -84,7 +84,7 @@ fn is_taken((name, value): &(Octets, Octets)) -> bool {
     }
 }
 
-/// Its name may have been taken from an entry that h2 has under another name.
+/// Whether the field's name may come from an entry that has another name in h2's table.
 fn may_be_lost(field: &(Octets, Octets)) -> bool {
     [&b":method"[..], b":status"].contains(&&field.0[..])
 }
@@ -110,7 +110,7 @@ fn string(random: &mut Rng, block: &mut Octets, text: &[u8]) {
     block.extend(bytes);
 }
 
-/// A block of a peer whose fields are often not valid, and which refers to them.
+/// A block with many invalid fields, and with references to such fields.
 fn block(random: &mut Rng, known: &Reference) -> Octets {
     const TEXTS: [&[u8]; 20] = [
         b"",
@@ -139,7 +139,7 @@ fn block(random: &mut Rng, known: &Reference) -> Octets {
         for size in [random.usize(..=4096), random.usize(..=4096)] {
             integer(&mut block, 0x20, 5, size);
         }
-        // How many entries are left, nobody here wants to know.
+        // The number of entries left is not tracked.
         entries = 0;
     }
     for _ in 0..random.usize(..8) {
@@ -170,13 +170,13 @@ fn block(random: &mut Rng, known: &Reference) -> Octets {
             let start = block.len();
             block.push(flags);
             if text(random, &mut block) + text(random, &mut block) == 0 {
-                // A field of nothing can't be put into the table of h2.
+                // h2's table can't have an entry with an empty name and value.
                 block.truncate(start);
                 continue;
             }
         }
         if flags == 0x40 {
-            // As far as it is certain that they are there: others may be evicted.
+            // Count only entries that are certain to exist: older ones may be evicted.
             entries = 0;
         }
     }

@@ -16,7 +16,7 @@ fn named(name: &str) -> Model {
     Model::Named(name.to_owned())
 }
 
-/// Texts and what they name.
+/// Texts and the models that they name.
 fn corpus() -> Vec<(&'static str, Model)> {
     vec![
         ("", Model::Unsaid),
@@ -42,9 +42,9 @@ fn corpus() -> Vec<(&'static str, Model)> {
         (r#"{"model":-1.5e3,"x":1}"#, Model::NoName),
         (r#"{"model":""}"#, named("")),
         (r#"{"modell":"a","mode":"b","Model":"c","":"d"}"#, Model::Unsaid),
-        // Python's parser takes these.
+        // Python's parser accepts these.
         (r#"{"t":NaN,"u":-Infinity,"model":"a"}"#, named("a")),
-        // No worker takes these.
+        // No worker accepts these.
         (r#"["model","a"]"#, Model::Unsaid),
         (r#""model""#, Model::Unsaid),
         ("model=a", Model::Unsaid),
@@ -139,14 +139,14 @@ fn random_value(random: &mut fastrand::Rng, depth: u32) -> Tree {
     }
 }
 
-/// An object that may have a member twice.
+/// An object that may have a repeated member.
 fn random_object(random: &mut fastrand::Rng) -> String {
     let members: Vec<String> =
         (0..random.u32(..6)).map(|_| format!("{}:{}", json!(random_text(random)), random_value(random, 4))).collect();
     format!("{{{}}}", members.join(","))
 }
 
-/// The text with some of its characters in strings escaped, and white space between tokens.
+/// The text with some characters in strings escaped, and white space between tokens.
 fn disguised(random: &mut fastrand::Rng, text: &str) -> String {
     let (mut disguised, mut is_string, mut is_escape) = (String::new(), false, false);
     for char in text.chars() {

@@ -21,7 +21,7 @@ fn named(name: &str) -> Model {
     Model::Named(name.to_owned())
 }
 
-/// Bodies and what they name.
+/// Bodies and the models that they name.
 fn corpus() -> Vec<(String, Model)> {
     let end = "--b-b--\r\n";
     let body = |parts: &[String]| parts.concat() + end;
@@ -44,14 +44,14 @@ fn corpus() -> Vec<(String, Model)> {
             named("a\r\n--b-bx\r\n--b-b \rx\r\n--b-b\ny\r\n--b-b-z"),
         ),
         (body(&[field("model", "\r\n--b-b\r\r\n--b-b-")]), named("\r\n--b-b\r\r\n--b-b-")),
-        // A file, whatever its field is called.
+        // A file, although its field is `model`.
         (
             body(&["--b-b\r\nContent-Disposition: form-data; name=\"model\"; filename=\"f\"\r\n\r\na\r\n".into()]),
             Model::Unsaid,
         ),
-        // A longer boundary is none.
+        // A longer boundary does not match.
         ("--b-bb\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n--b-bb--".into(), Model::Unsaid),
-        // It breaks off.
+        // The body is truncated.
         ("--b-b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n--b-".into(), Model::Unsaid),
         (body(&[field("model", &"a".repeat(LONGEST + 1))]), Model::NoName),
         (
