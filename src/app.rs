@@ -83,7 +83,7 @@ pub enum StartError {
 fn place(file: &Path) -> String {
     match file.is_absolute() {
         true => String::new(),
-        false => format!("; taken from the working directory, the path is {}", registry::absolute(file).display()),
+        false => format!("; relative to the working directory, the path is {}", registry::absolute(file).display()),
     }
 }
 

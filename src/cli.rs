@@ -16,9 +16,9 @@ use crate::admin::wasm;
 use crate::config::{Config, Wasm, environment, file};
 use crate::modules;
 
-/// What values of flags may look like.
-const UNITS: &str = "Times and sizes may have a unit: 500ms, 30s, 5m, 2h, 1d; 64KiB, 10MiB (of 1024), 10MB, 1GB (of 1000). \
-                     Without one they are in seconds, milliseconds or bytes, as the flag says.";
+/// The units that flag values may have.
+const UNITS: &str = "Times and sizes may have a unit: 500ms, 30s, 5m, 2h, 1d; 64KiB, 10MiB (powers of 1024); 10MB, \
+                     1GB (powers of 1000). Without a unit they are in seconds, milliseconds or bytes, as the flag says.";
 
 /// A WebAssembly-extensible gateway in front of LLM inference workers
 #[derive(Debug, Parser)]
@@ -114,13 +114,13 @@ fn explain(mut error: clap::Error, command: &clap::Command, arguments: &[OsStrin
     error
 }
 
-/// A file where a command is expected is a configuration file.
+/// If a file is given where a command is expected, it is probably a configuration file.
 fn meant_file(error: &clap::Error) -> Option<String> {
     let named = error.get(ContextKind::InvalidSubcommand).or_else(|| error.get(ContextKind::InvalidArg));
     let Some(ContextValue::String(named)) = named else { return None };
     let is_yaml = [".yaml", ".yml"].iter().any(|suffix| named.ends_with(suffix));
     let is_meant = !named.starts_with('-') && (is_yaml || Path::new(named).is_file());
-    is_meant.then(|| format!("a configuration file is named with --config: smg --config {named}"))
+    is_meant.then(|| format!("pass a configuration file with --config: smg --config {named}"))
 }
 
 /// clap names only the flag, even if the value came from its environment variable.
@@ -135,7 +135,7 @@ fn of_variable(error: &clap::Error, command: &clap::Command, arguments: &[OsStri
     let mut flags = commands.flat_map(clap::Command::get_arguments).filter(|flag| flag.get_long() == Some(long));
     let variable = flags.find_map(|flag| flag.get_env()).filter(|variable| std::env::var_os(variable).is_some())?;
     let is_from_there = !arguments.iter().any(is_typed);
-    is_from_there.then(|| format!("the value is that of the environment variable {}", variable.to_string_lossy()))
+    is_from_there.then(|| format!("the value comes from the environment variable {}", variable.to_string_lossy()))
 }
 
 /// clap takes no further values after `--option=value`; existing command lines put them there.

@@ -26,7 +26,7 @@ pub enum LogError {
     Filter(#[from] tracing_subscriber::filter::ParseError),
     #[error("--log-dir: {0}")]
     Directory(#[from] tracing_appender::rolling::InitError),
-    #[error("the level can't be changed: {0}")]
+    #[error("can't change the log level: {0}")]
     Reload(#[from] reload::Error),
 }
 

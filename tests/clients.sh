@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Real clients against the gateway: through TLS and HTTP/2 to `smg echo-worker`, and reading event streams that pause for
-# longer than the gateway waits before it sends a comment; one line for each client. CI installs them all and runs it; by
-# hand it installs nothing, and skips those that are not there. Ends with 1 if a client fails.
+# Tests the gateway with real clients, over TLS and HTTP/2, against `smg echo-worker`. Also tests that they read event
+# streams whose worker pauses until the gateway sends a keep-alive comment. Prints one line for each client. CI installs
+# all clients. Run by hand, the script installs nothing and skips missing clients. It exits with 1 if a client fails.
 #
 #   SMG           the executable (target/release/smg)
 #   PYTHON        with `openai`, `anthropic`, `httpx[http2]`, `httpx-sse` and `websockets` (python3), such as
 #                 python3 -m venv /tmp/clients && /tmp/clients/bin/pip install openai anthropic 'httpx[http2]' httpx-sse websockets
-#   NODE_MODULES  the directory with `node_modules`, with the npm package `openai` in it (target/clients)
+#   NODE_MODULES  the directory whose `node_modules` has the npm package `openai` (target/clients)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SMG=${SMG:-target/release/smg}

@@ -25,7 +25,7 @@ pub fn scrape(admin: &Admin) -> Response<Bytes> {
         *panics.entry(pool.serves.label()).or_default() |= pool.is_in_panic();
     }
     for (model, is_in_panic) in panics {
-        let help = "1 if no worker of the pool passes its checks, and those that take connections are used.";
+        let help = "1 if no worker of the pool passes its checks and those that accept connections are used.";
         exposition.gauge("smg_pool_panic", help, &[("model", model)], f64::from(u8::from(is_in_panic)));
     }
     snapshot.keys.expose(&mut exposition);

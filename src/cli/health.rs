@@ -27,7 +27,7 @@ pub struct Health {
     /// What to ask: /health, /liveness or /readiness
     #[arg(long, default_value = "/health")]
     path: String,
-    /// Time the answer may take
+    /// Time limit for the answer
     #[arg(long, default_value = "3", value_name = "SECONDS", value_parser = seconds)]
     timeout_secs: Duration,
     /// Ask by TLS. Whose certificate it is does not matter on this machine, unless there are --ca-cert-paths

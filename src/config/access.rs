@@ -8,7 +8,8 @@ use super::value::origin;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Access")]
 pub struct Access {
-    /// Key that callers must send as `Authorization: Bearer KEY`, `x-api-key: KEY` or `api-key: KEY`; also admits to the admin API
+    /// Key that clients must send as `Authorization: Bearer KEY`, `x-api-key: KEY` or `api-key: KEY`; also admits to
+    /// the admin API
     #[arg(long, env = "SMG_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<Secret>,
     /// Origins of web pages that may call, such as `https://chat.example`; `*` for all

@@ -16,7 +16,7 @@ pub struct Limits {
     /// Largest request body; 413 above
     #[arg(long, env = "SMG_MAX_PAYLOAD_SIZE", default_value_t = 536_870_912, value_name = "BYTES", value_parser = bytes)]
     pub max_payload_size: u64,
-    /// Largest part of a request body that is held while the model that it names is looked for; 413 above
+    /// Largest part of a request body to hold while looking for its model; 413 above
     #[arg(long, env = "SMG_MAX_SCANNED_REQUEST_BYTES", default_value_t = 67_108_864, value_name = "BYTES")]
     pub max_scanned_request_bytes: u64,
     /// Time a client has to send a request's head
@@ -40,7 +40,7 @@ pub struct Limits {
     /// Send a comment to the client of an event stream when its worker has been silent for this time; 0 sends none
     #[arg(long, env = "SMG_SSE_KEEPALIVE_SECS", default_value = "15", value_name = "SECONDS", value_parser = seconds_or_none)]
     pub sse_keepalive_secs: Duration,
-    /// Do not add `X-Accel-Buffering: no`, which keeps nginx from buffering, to event streams of workers that do not say it
+    /// Do not add `X-Accel-Buffering: no`, which stops nginx from buffering, to event streams without that field
     #[arg(long, env = "SMG_DISABLE_ACCEL_BUFFERING_HEADER")]
     pub disable_accel_buffering_header: bool,
 }

@@ -28,8 +28,8 @@ pub struct Listen {
     /// Serve /metrics, to everybody who can connect, on this port too
     #[arg(long, env = "SMG_PROMETHEUS_PORT", value_name = "PORT")]
     pub prometheus_port: Option<u16>,
-    /// Time after SIGTERM in which the gateway still accepts, says that it isn't ready, and asks clients to go elsewhere
-    /// [default: 5; 0 with sockets that are handed over]
+    /// Time after SIGTERM in which the gateway still accepts, reports that it isn't ready, and closes HTTP/1.1
+    /// connections after each answer [default: 5; 0 with inherited sockets]
     #[arg(long, env = "SMG_DRAIN_DELAY_SECS", value_name = "SECONDS", value_parser = seconds_or_none)]
     pub drain_delay_secs: Option<Duration>,
     /// Time that requests in flight get to finish after SIGTERM

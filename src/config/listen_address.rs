@@ -38,7 +38,7 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_prefix("unix:") {
             Some(path) if net::SocketAddr::from_pathname(path).is_err() => {
-                Err("the path after unix: is too long for a Unix socket, or has a NUL in it")
+                Err("the path after unix: is too long for a Unix socket, or contains a NUL byte")
             }
             Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
             _ => text.parse().map(Self::Tcp).map_err(|_| {

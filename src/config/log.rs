@@ -18,7 +18,7 @@ pub struct Log {
     /// Write the log into this directory, one file a day, instead of to standard error
     #[arg(long, env = "SMG_LOG_DIR", value_name = "DIRECTORY")]
     pub log_dir: Option<PathBuf>,
-    /// Most files that are kept in that directory; the oldest go first
+    /// Number of files to keep in that directory; the oldest are removed
     #[arg(long, env = "SMG_LOG_MAX_FILES", default_value_t = 14, value_name = "N", value_parser = clap::value_parser!(u16).range(2..))]
     pub log_max_files: u16,
     /// Fields of a request's line, in this order

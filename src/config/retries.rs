@@ -24,13 +24,13 @@ pub struct Retries {
     /// Share by which a pause may be longer or shorter
     #[arg(long, env = "SMG_RETRY_JITTER_FACTOR", default_value = "0.2", value_name = "SHARE", value_parser = share)]
     pub retry_jitter_factor: f64,
-    /// Also send requests again that a worker may have carried out, whatever their method, and after 500 to another worker
+    /// Also retry requests that a worker may have carried out, whatever their method, and after 500 on another worker
     #[arg(long, env = "SMG_RETRY_NON_IDEMPOTENT")]
     pub retry_non_idempotent: bool,
     /// Send no request twice
     #[arg(long, env = "SMG_DISABLE_RETRIES")]
     pub disable_retries: bool,
-    /// Largest part of a request body that is kept, to read the prompt from or to send again
+    /// Largest part of a request body to keep for retries, or to read the prompt from
     #[arg(long, env = "SMG_MAX_BUFFERED_REQUEST_BYTES", default_value_t = 1_048_576, value_name = "BYTES", value_parser = bytes)]
     pub max_buffered_request_bytes: u64,
 }

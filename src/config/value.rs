@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Units of time, in seconds.
 const TIMES: [(&str, f64); 5] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
 
-/// Units of size, in bytes; compared without case.
+/// Units of size, in bytes. They are case-insensitive.
 const SIZES: [(&str, u64); 9] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -65,16 +65,14 @@ pub fn bytes(text: &str) -> Result<u64, &'static str> {
         _ => SIZES.iter().find(|(known, _)| known.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor),
     };
     let size = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
-    size.ok_or(
-        "it must be a number of bytes, such as 65536, or a size with a unit, such as 64KiB (of 1024) or 10MB (of 1000)",
-    )
+    size.ok_or("it must be a number of bytes, such as 65536, or a size with a unit, such as 64KiB or 10MB")
 }
 
 /// A guest's stack.
 pub fn stack_size(text: &str) -> Result<u32, &'static str> {
     let size = bytes(text)?;
     let size = u32::try_from(size).ok().filter(|size| (16_384..=67_108_864).contains(size));
-    size.ok_or("it must be from 16384 bytes to 67108864, which is 64MiB")
+    size.ok_or("it must be from 16384 to 67108864 bytes (64MiB)")
 }
 
 /// An address of this machine to listen on.

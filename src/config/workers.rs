@@ -13,7 +13,7 @@ pub struct Workers {
     /// Model servers, as http://HOST:PORT or https://HOST/PATH; several with spaces, commas or by repeating the option
     #[arg(long = "worker-urls", env = "SMG_WORKER_URLS", value_name = "URL", num_args = 1..)]
     pub worker_urls: Vec<WorkerUrls>,
-    /// Key that workers want as `Authorization: Bearer KEY`, sent in place of the caller's
+    /// Key to send to workers as `Authorization: Bearer KEY`, in place of the client's key
     #[arg(long, env = "SMG_WORKER_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub worker_api_key: Option<Secret>,
     /// DNS servers for workers' names, as ADDRESS or ADDRESS:PORT [default: those of /etc/resolv.conf]
@@ -25,10 +25,10 @@ pub struct Workers {
     /// Close idle connections to workers after this time; stay below the workers' own keep-alive
     #[arg(long, env = "SMG_UPSTREAM_POOL_IDLE_TIMEOUT_SECS", default_value = "3", value_name = "SECONDS", value_parser = seconds)]
     pub upstream_pool_idle_timeout_secs: Duration,
-    /// Which kept connections to workers a request may use that is the first of its client's connection
+    /// Which keep-alive connections to workers the first request on a client connection may use
     #[arg(long, env = "SMG_UPSTREAM_REUSE", value_enum, default_value_t = UpstreamReuse::Safe)]
     pub upstream_reuse: UpstreamReuse,
-    /// Failed checks in a row that take a worker out; one is enough where a request was refused, too
+    /// Failed checks in a row that take a worker out; one is enough if a request's connection was refused, too
     #[arg(long, env = "SMG_HEALTH_FAILURE_THRESHOLD", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub health_failure_threshold: u32,
     /// Passed checks in a row that bring it back
@@ -37,10 +37,10 @@ pub struct Workers {
     /// Time a check may take
     #[arg(long, env = "SMG_HEALTH_CHECK_TIMEOUT_SECS", default_value = "5", value_name = "SECONDS", value_parser = seconds)]
     pub health_check_timeout_secs: Duration,
-    /// Time between two checks of a worker; less while a change is being confirmed
+    /// Time between two checks of a worker; shorter while a change is being confirmed
     #[arg(long, env = "SMG_HEALTH_CHECK_INTERVAL_SECS", default_value = "60", value_name = "SECONDS", value_parser = seconds)]
     pub health_check_interval_secs: Duration,
-    /// Path that is asked; any status below 500 passes. Workers whose URL has a path are asked for /v1/models
+    /// Path that checks request; any status below 500 passes. Workers whose URL has a path get /v1/models
     #[arg(long, env = "SMG_HEALTH_CHECK_ENDPOINT", default_value = "/health", value_name = "PATH", value_parser = origin_form)]
     pub health_check_endpoint: String,
     /// Take every worker as healthy, without asking
@@ -73,11 +73,11 @@ impl Workers {
     }
 }
 
-/// Which kept connections the first request of a client's connection may use; later ones may use any.
+/// Which keep-alive connections the first request on a client connection may use. Later requests may use any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum UpstreamReuse {
-    /// Those that were used again before, or have been silent for a while after their first answer
+    /// Those that have been reused before, or have been silent for a while after their first answer
     Safe,
     /// Any
     Always,

@@ -31,7 +31,7 @@ pub fn check(request: &Request) -> Result<(), GatewayError> {
     check_credentials(&request.headers)
 }
 
-/// What authenticates is there once: of two, the gateway and the worker might judge different ones.
+/// A field with credentials must not be repeated: the gateway and the worker might use different ones.
 fn check_credentials(headers: &HeaderMap) -> Result<(), GatewayError> {
     // Few requests have any field twice.
     if headers.len() == headers.keys_len() {
@@ -39,7 +39,7 @@ fn check_credentials(headers: &HeaderMap) -> Result<(), GatewayError> {
     }
     let is_repeated = |name: &HeaderName| headers.get_all(name).iter().nth(1).is_some();
     match headers::KEY_FIELDS.iter().chain([&header::PROXY_AUTHORIZATION]).any(is_repeated) {
-        true => Err(GatewayError::BadRequest("A header that carries credentials is there more than once.")),
+        true => Err(GatewayError::BadRequest("A header field that carries credentials is repeated.")),
         false => Ok(()),
     }
 }

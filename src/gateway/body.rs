@@ -30,7 +30,7 @@ pub enum BodyError {
     Client(#[source] RequestBodyError),
     #[error("the request body is too large")]
     TooLarge,
-    #[error("the request body names a second model")]
+    #[error("the request body has a second model")]
     SecondModel,
     #[error("the worker's body broke off")]
     Worker(#[source] LinkError),

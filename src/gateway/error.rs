@@ -39,7 +39,7 @@ pub enum GatewayError {
     Method,
     #[error("no or a wrong API key")]
     Unauthorized,
-    #[error("several fields carry keys, and different ones")]
+    #[error("several fields carry different keys")]
     KeysDiffer,
     #[error("not for this client: {0}")]
     Forbidden(&'static str),
@@ -63,7 +63,7 @@ pub enum GatewayError {
     Stalled,
     #[error("no pool serves the model {0:?}")]
     UnknownModel(String),
-    #[error("the content coding of the body, whose model decides, is not known")]
+    #[error("the body's content coding is unknown, and its model selects the workers")]
     UnknownCoding,
     #[error("{error}")]
     NotAdmitted { error: AdmissionError, seconds: u64 },
@@ -96,7 +96,7 @@ impl GatewayError {
             Self::NoRequest(MessageError::Head(HeadError::Version)) => (
                 S::HTTP_VERSION_NOT_SUPPORTED,
                 "http_version_not_supported",
-                "This port offers HTTP/1.0, HTTP/1.1 and HTTP/2 (over TLS by ALPN, without TLS by prior knowledge).",
+                "This port supports HTTP/1.0, HTTP/1.1 and HTTP/2 (over TLS by ALPN, without TLS by prior knowledge).",
             ),
             Self::NoRequest(MessageError::Head(HeadError::TargetTooLong)) => {
                 (S::URI_TOO_LONG, "uri_too_long", "The request target is too long.")
@@ -219,7 +219,7 @@ impl GatewayError {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // A body that nobody will read must not be taken for the next request.
-            // What follows CONNECT is not a request either, and whoever names two hosts may have meant two requests.
+            // What follows CONNECT is not a request either, and a head with two hosts may be two requests.
             Self::BodyTooLarge(_) | Self::SlowBody | Self::BrokenBody | Self::Method | Self::BadRequest(_) => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }

@@ -154,7 +154,7 @@ impl TryFrom<WrittenInstance> for InstanceMode {
         let WrittenInstance { mode, size, max_uses } = written;
         match mode {
             Mode::Pooled => Ok(Self::Pooled { size, max_uses }),
-            _ if size.is_some() || max_uses.is_some() => Err("size and max_uses are for the mode pooled only"),
+            _ if size.is_some() || max_uses.is_some() => Err("size and max_uses apply to the mode pooled only"),
             Mode::Request => Ok(Self::Request {}),
             Mode::Single => Ok(Self::Single {}),
         }

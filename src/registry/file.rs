@@ -31,7 +31,7 @@ pub enum FileError {
     #[error("no such file")]
     Missing,
     #[error(
-        "files in {} are not allowed; keep it elsewhere, or name its directory with --wasm-module-dir",
+        "files in {} are not allowed; keep the file elsewhere, or allow its directory with --wasm-module-dir",
         system_directories()
     )]
     Forbidden,

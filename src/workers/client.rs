@@ -119,7 +119,7 @@ where
 pub enum FetchError {
     #[error("the request is not valid")]
     Request(#[source] http::Error),
-    #[error("the worker's base path does not go with the target: {0:?}")]
+    #[error("the target can't be appended to the worker's base path: {0:?}")]
     Target(TargetError),
     #[error("no connection")]
     Connect(#[from] ConnectError),

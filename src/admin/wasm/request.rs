@@ -309,7 +309,7 @@ fn check_match(applies: Match) -> Result<Match, FieldError> {
             return wrong("paths", at, path, "must start with /");
         }
         if path.trim_end_matches('*').contains('*') || path.ends_with("**") {
-            return wrong("paths", at, path, "may have one * at its end only");
+            return wrong("paths", at, path, "may have only one *, at its end");
         }
     }
     for (at, method) in applies.methods.iter().enumerate() {

@@ -106,14 +106,16 @@ impl Said {
 
     fn key_of_environment(&self, variable: &str) -> Result<SaidKey, String> {
         if !matches!(self.api_key, SaidKey::Nothing) {
-            return Err("api_key_env: only one of api_key and api_key_env may be there".to_owned());
+            return Err("api_key_env: only one of api_key and api_key_env may be set".to_owned());
         }
         if !variable.ends_with(KEY_VARIABLE) || variable == OWN_KEY {
-            return Err(format!("api_key_env: it must end with {KEY_VARIABLE}, and not be {OWN_KEY}"));
+            return Err(format!("api_key_env: the name must end with {KEY_VARIABLE} and must not be {OWN_KEY}"));
         }
         let key =
             std::env::var(variable).map_err(|_| "api_key_env: this environment variable is not set".to_owned())?;
-        key.parse().map(SaidKey::Key).map_err(|why| format!("api_key_env: what the variable holds is no key: {why}"))
+        key.parse()
+            .map(SaidKey::Key)
+            .map_err(|why| format!("api_key_env: the variable does not hold a valid key: {why}"))
     }
 
     fn out_of_bounds(&self) -> Option<&'static str> {

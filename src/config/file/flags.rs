@@ -103,7 +103,7 @@ impl Known {
         match node.text() {
             Some(_) if node.is_null() => Err(NO_VALUE.to_owned()),
             Some(text) => Ok(text),
-            None if takes_many(flag) => Err("it must be a list of texts".to_owned()),
+            None if takes_many(flag) => Err("it must be a list of strings".to_owned()),
             None => Err(self.not_one(flag, node)),
         }
     }

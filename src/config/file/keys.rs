@@ -98,7 +98,7 @@ impl Key {
                     Some(written.with(stand_in))
                 }
                 Err(Fault::Fields) => {
-                    let text = "exactly one of key, key_env and key_sha256 must be there";
+                    let text = "set exactly one of key, key_env and key_sha256";
                     report.add(Problem::new(node.line, path, text));
                     None
                 }
@@ -123,7 +123,7 @@ pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 pub(super) fn secret_in(environment: Environment<'_>, variable: &str) -> Result<Option<Secret>, &'static str> {
     let Some(value) = environment(variable) else { return Ok(None) };
     let secret = value.to_str().and_then(|value| value.parse().ok());
-    secret.map(Some).ok_or("what the variable holds is not visible ASCII without spaces")
+    secret.map(Some).ok_or("the variable's value must be visible ASCII without spaces")
 }
 
 /// Why there is no digest.

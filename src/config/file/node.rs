@@ -143,7 +143,7 @@ impl<'t> Builder<'t, '_> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, line_of(&span))),
             Some(Err(error)) => Err(self.not_yaml(error.marker().line(), &error.info())),
-            None => Err(self.not_yaml(0, "it ends too early")),
+            None => Err(self.not_yaml(0, "the file ends too early")),
         }
     }
 

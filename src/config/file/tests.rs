@@ -46,7 +46,7 @@ fn every_problem_is_reported_at_once_and_in_order() {
             "f:6: shards: it has no value",
             "f:7: health_check_interval_secs: it must be a number of seconds greater than 0",
             "f:8: request_id_headers[1]: `x b` is not valid: ",
-            "f:8: request_id_headers[2]: it must be a list of texts",
+            "f:8: request_id_headers[2]: it must be a list of strings",
             "f:9: config: no such key",
             "f:10: poolz: no such key (did you mean `pools`?)",
             "f:12: keys[0].role: it must be one of admin, read-only, caller, not `admni` (did you mean `admin`?)",

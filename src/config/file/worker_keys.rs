@@ -45,7 +45,11 @@ pub(super) fn read(pools: &mut [Item<'_, Pool>], environment: Environment<'_>, r
             if *known.entry(&worker.url).or_insert(key) != key {
                 let path = format_args!("pools[{}].workers", pool.index);
                 let line = pool.node.get("workers").map_or(pool.node.line, |node| node.line);
-                report.add(Problem::new(line, path, format_args!("{} has another key in an earlier pool", worker.url)));
+                report.add(Problem::new(
+                    line,
+                    path,
+                    format_args!("{} has a different key in an earlier pool", worker.url),
+                ));
             }
         }
     }
@@ -70,7 +74,7 @@ fn key_of(worker: &PoolWorker, environment: Environment<'_>) -> Result<Option<Se
         },
         (None, None, Some(file)) => secret_of_file(file).map(Some).map_err(|why| ("api_key_file", Fault::Value(why))),
         _ => {
-            let text = "only one of api_key, api_key_env and api_key_file may be there";
+            let text = "only one of api_key, api_key_env and api_key_file may be set";
             Err(("api_key", Fault::Value(text.to_owned())))
         }
     }
@@ -85,6 +89,6 @@ fn secret_of_file(path: &FilePath) -> Result<Secret, String> {
         return Err("it is not a regular file".to_owned());
     }
     File::open(path).and_then(|file| file.take(LARGEST).read_to_end(&mut text)).map_err(unreadable)?;
-    let text = str::from_utf8(&text).map_err(|_| "what the file holds is not text".to_owned())?;
-    text.trim().parse().map_err(|why| format!("what the file holds is no key: {why}"))
+    let text = str::from_utf8(&text).map_err(|_| "the file does not hold UTF-8 text".to_owned())?;
+    text.trim().parse().map_err(|why| format!("the file does not hold a valid key: {why}"))
 }

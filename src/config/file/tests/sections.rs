@@ -113,7 +113,7 @@ fn keys_of_workers() {
             "f:5: pools[0].workers[1].api_key_env: this environment variable is not set",
             "f:6: pools[0].workers[2].api_key_file: the file can't be read: ",
             "f:8: pools[0].workers[4].api_key_file: it is not a regular file",
-            "f:10: pools[1].workers: http://d has another key in an earlier pool",
+            "f:10: pools[1].workers: http://d has a different key in an earlier pool",
         ],
     );
     bad(
@@ -204,8 +204,8 @@ fn keys() {
          - {name: d, role: caller, key: x}\n- {name: e f, role: root, key: ''}\n- {role: caller, key_sha256: 12}\n\
          - {name: g, role: caller, key: z, burst: x, max_concurrent_requests: 0, rate_limit_tokens_per_second: nan}",
         &[
-            "f:2: keys[0]: exactly one of key, key_env and key_sha256 must be there",
-            "f:3: keys[1]: exactly one of key, key_env and key_sha256 must be there",
+            "f:2: keys[0]: set exactly one of key, key_env and key_sha256",
+            "f:3: keys[1]: set exactly one of key, key_env and key_sha256",
             "f:5: keys[3].burst: it needs rate_limit_tokens_per_second beside it",
             "f:5: keys[3].name: the same as in keys[2]",
             "f:6: keys[4].key_env: this environment variable is not set",
