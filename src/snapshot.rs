@@ -46,14 +46,16 @@ impl Snapshot {
         self.pools.iter().position(|pool| pool.serves.all())
     }
 
-    /// The position of the pool for requests for this target that name no model: one that serves all, or has a healthy
-    /// worker that can be asked for it.
+    /// The position of the pool for requests for this target that name no model: one that serves all, or that can serve,
+    /// and has a worker that can be asked for the target.
     pub fn any_pool(&self, target: &Uri) -> usize {
-        let is_able = |pool: &Pool| pool.able(target).map_or(pool.healthy_count(), |able| able.len()) > 0;
-        let all = self.pools.iter().position(|pool| pool.serves.all() && is_able(pool));
-        let able = all.or_else(|| self.pools.iter().position(|pool| is_able(pool)));
+        let is_able = |pool: &Pool| pool.able(target).is_none_or(|able| !able.is_empty());
+        let can_serve = |pool: &&Arc<Pool>| pool.can_serve() && is_able(pool);
+        let all = self.pools.iter().position(|pool| pool.serves.all() && can_serve(&pool));
+        let able = all.or_else(|| self.pools.iter().position(|pool| can_serve(&pool)));
+        let refusing = able.or_else(|| self.pools.iter().position(|pool| pool.is_refusing() && is_able(pool)));
         // For want of one, the answer is an error: that no worker is healthy rather than that the target is not served.
-        able.or_else(|| self.pools.iter().position(|pool| pool.target_error(target).is_none())).unwrap_or(0)
+        refusing.or_else(|| self.pools.iter().position(|pool| pool.target_error(target).is_none())).unwrap_or(0)
     }
 
     /// Every worker once, in however many pools it is.
@@ -62,10 +64,11 @@ impl Snapshot {
         self.pools.iter().flat_map(|pool| &pool.all).filter(move |worker| seen.insert(Arc::as_ptr(worker)))
     }
 
-    /// Those of them that are used: the healthy ones, and others where a pool has no healthy one.
+    /// Those of them that are used and take connections: the healthy ones, and in pools without any the others.
     pub fn healthy(&self) -> impl Iterator<Item = &Arc<Worker>> {
         let mut seen = FxHashSet::default();
-        self.pools.iter().flat_map(|pool| pool.healthy()).filter(move |worker| seen.insert(Arc::as_ptr(worker)))
+        let pools = self.pools.iter().filter(|pool| pool.can_serve());
+        pools.flat_map(|pool| pool.healthy()).filter(move |worker| seen.insert(Arc::as_ptr(worker)))
     }
 
     /// Those of them that take requests now.
@@ -74,7 +77,7 @@ impl Snapshot {
     }
 
     pub fn has_healthy(&self) -> bool {
-        self.pools.iter().any(|pool| pool.healthy_count() > 0)
+        self.pools.iter().any(|pool| pool.can_serve())
     }
 }
 

@@ -78,14 +78,17 @@ pub enum Health {
     Healthy,
     /// Its checks fail, but it takes connections: it is used where no worker of its pool is healthy.
     Failing,
-    /// It takes no connections.
+    /// It refuses connections at once: trying it costs a request no time, and it may just be restarting. It is used where
+    /// no worker of its pool takes connections.
+    Refusing,
+    /// It takes no connections, and a request would wait for that.
     Unreachable,
 }
 
 impl Health {
     /// It was healthy, and has failed its checks since.
     pub fn is_out(self) -> bool {
-        matches!(self, Self::Failing | Self::Unreachable)
+        matches!(self, Self::Failing | Self::Refusing | Self::Unreachable)
     }
 }
 
@@ -121,6 +124,7 @@ impl Worker {
             0 => Health::Pending,
             1 => Health::Healthy,
             2 => Health::Failing,
+            3 => Health::Refusing,
             _ => Health::Unreachable,
         }
     }

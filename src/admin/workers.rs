@@ -168,7 +168,7 @@ fn status_of(worker: &Worker) -> &'static str {
     match worker.health() {
         Health::Pending => "pending",
         Health::Healthy if !worker.is_left_alone() => "ready",
-        Health::Healthy | Health::Failing | Health::Unreachable => "not_ready",
+        Health::Healthy | Health::Failing | Health::Refusing | Health::Unreachable => "not_ready",
     }
 }
 

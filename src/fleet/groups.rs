@@ -63,13 +63,22 @@ pub fn groups(of_file: &[file::Pool], policy: Policy, candidates: &[Candidate]) 
     let lists: Vec<_> = others.into_iter().map(|other| (&other.worker, other.worker.models())).collect();
     let mut listed = lists.iter().map(|(_, models)| models).filter(|models| !models.is_empty());
     let first = listed.next();
-    let is_one = groups.is_empty() && listed.all(|models| Some(models) == first);
+    // A list that is too large to be read is another one than a list that was read.
+    let is_unread =
+        |(worker, models): &(&Arc<Worker>, Arc<Vec<String>>)| models.is_empty() && !worker.listing.may_have_any();
+    let is_same = first.is_none() || !lists.iter().any(is_unread);
+    let is_one = groups.is_empty() && is_same && listed.all(|models| Some(models) == first);
     let mut all = Group::new(None, &[], policy);
+    // No model has this name: these workers are there, and get what names no model.
+    let mut unread = Group::new(Some(""), &[], policy);
     let mut servers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, (worker, models)) in lists.iter().enumerate() {
-        if is_one || models.is_empty() {
+        if is_one || worker.listing.may_have_any() {
             all.push(worker);
             continue;
+        }
+        if models.is_empty() {
+            unread.push(worker);
         }
         for model in models.iter() {
             match groups.iter_mut().find(|group| group.serves.model(model)) {
@@ -87,6 +96,9 @@ pub fn groups(of_file: &[file::Pool], policy: Policy, candidates: &[Candidate]) 
         let mut group = Group::new(models.first().map(String::as_str), &models[1..], policy);
         workers.into_iter().for_each(|at| group.push(lists[at].0));
         groups.push(group);
+    }
+    if !unread.workers.is_empty() {
+        groups.push(unread);
     }
     if groups.is_empty() || !all.workers.is_empty() {
         groups.push(all);

@@ -243,6 +243,8 @@ impl GatewayError {
     /// What it says of the worker.
     pub(super) fn outcome(&self) -> Outcome {
         match self {
+            // This machine could not connect to anything.
+            Self::Connect(error) if error.is_local() => Outcome::Unknown,
             Self::Connect(_) => Outcome::Unreachable,
             Self::BadAnswer(LinkError::Message(MessageError::Io(_) | MessageError::Incomplete)) => Outcome::Unreachable,
             Self::BadAnswer(LinkError::Http2(_)) => Outcome::Unreachable,

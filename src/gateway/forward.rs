@@ -61,15 +61,15 @@ pub async fn send(
     let at = only.map_or(destination.pool, |index| index.pool);
     let pool = &view.snapshot.pools[at];
     let resend = Resend::of(&body, exchange.record.upload());
-    let mut attempts = Attempts::new(exchange, pool);
+    let mut attempts = Attempts::new(exchange);
     if pool.has_base_paths() {
         attempts.leave_out(pool, &head.uri)?;
     }
     if pool.lists_differ() && only.is_none() {
         elsewhere::avoid_others(exchange, pool, &mut attempts);
     }
-    let is_nobody_used = pool.healthy_count() == 0 || attempts.workers == 0;
-    let nobody = if is_nobody_used { GatewayError::NoWorker } else { GatewayError::AllLeftAlone };
+    let is_one_left = pool.can_serve() && (attempts.avoided.is_empty() || attempts.is_fresh(pool));
+    let nobody = if is_one_left { GatewayError::AllLeftAlone } else { GatewayError::NoWorker };
     let mut last = Err(nobody);
     while let Some(mut lease) = attempts.pick(pool, &destination.ask, now) {
         attempts.begin(exchange, head, &lease, &last);
@@ -99,22 +99,24 @@ pub async fn send(
                 }
                 let asked = begun.0.headers.get(header::RETRY_AFTER);
                 let asked = asked.and_then(|value| retry::retry_after(value, SystemTime::now()));
-                let pause = attempts.pause(exchange, head, Failure::Status(status), asked);
+                let pause = attempts.pause(exchange, head, pool, Failure::Status(status), asked);
                 let rest = if pause.is_some() { begun.1.take_back() } else { None };
                 last = Ok(Received::new(begun, lease));
                 (pause, Left::Rest(rest))
             }
             Err(Failed { error, kind, left }) => {
                 attempts.failed(exchange, &mut lease, &error);
-                let pause = attempts.pause(exchange, head, kind, None);
+                let pause = attempts.pause(exchange, head, pool, kind, None);
                 // Who has waited for one worker in vain does not wait for it again.
                 let is_waste = match &error {
                     GatewayError::Connect(error) => error.is_timeout(),
                     GatewayError::BadAnswer(error) => error.is_nonsense(),
                     _ => false,
                 };
-                last = Err(error);
-                (pause.filter(|_| attempts.is_fresh() || !is_waste), left)
+                // That a worker was tried which is known to be gone is not what the client should hear.
+                let is_known = pool.is_refusing() && matches!(error, GatewayError::Connect(_));
+                last = Err(if is_known { GatewayError::NoWorker } else { error });
+                (pause.filter(|_| attempts.is_fresh(pool) || !is_waste), left)
             }
         };
         let again = pause.and_then(|pause| Some((pause, left.again(&resend)?)));
@@ -168,12 +170,10 @@ struct Attempts {
     most: u32,
     /// Positions of the workers that were tried in vain.
     tried: Vec<usize>,
-    /// Workers that could be.
-    workers: usize,
+    /// Positions of the workers that can't serve the request, and are not sent it.
+    avoided: Vec<usize>,
     /// The position of the one worker that may be asked.
     only: Option<usize>,
-    /// Positions of the workers that can be asked for the target, if that is not each of those that are used.
-    able: Option<Vec<usize>>,
     /// Which requests may reach workers twice.
     repeat: Repeat,
     /// The next one must not be at a worker that was tried.
@@ -181,12 +181,12 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn new(exchange: &Exchange, pool: &Pool) -> Self {
+    fn new(exchange: &Exchange) -> Self {
         exchange.gateway.retries.request(exchange.record.start());
         let repeat = if exchange.config().retries.retry_non_idempotent { Repeat::Any } else { Repeat::Safe };
         let only = exchange.only.map(|index| index.worker);
-        let (most, workers) = (exchange.most_attempts(), only.map_or_else(|| pool.healthy_count(), |_| 1));
-        Self { made: 0, most, tried: Vec::new(), workers, only, able: None, repeat, needs_another: false }
+        let (most, tried, avoided) = (exchange.most_attempts(), Vec::new(), Vec::new());
+        Self { made: 0, most, tried, avoided, only, repeat, needs_another: false }
     }
 
     /// Leaves out the workers that can't be asked for the target, which is an error if no other worker could be.
@@ -200,27 +200,24 @@ impl Attempts {
             {
                 return Err(error.into());
             }
-            self.workers = able.len();
-            self.able = Some(able);
+            self.avoided.extend(pool.healthy_positions().iter().filter(|at| !able.contains(at)));
         }
         Ok(())
     }
 
-    /// Whether the worker at this position can be asked for the target.
-    fn is_able(&self, at: usize) -> bool {
-        self.able.as_ref().is_none_or(|able| able.contains(&at))
+    fn pick(&self, pool: &Pool, ask: &Ask, now: Instant) -> Option<Lease> {
+        match (self.only, self.needs_another) {
+            (Some(only), _) => pool.pick_only(only, now),
+            (None, false) if self.avoided.is_empty() => pool.pick(ask, &self.tried, now),
+            (None, _) => self.pick_among_others(pool, ask, now),
+        }
     }
 
-    fn pick(&self, pool: &Pool, ask: &Ask, now: Instant) -> Option<Lease> {
-        match (self.only, self.needs_another, &self.able) {
-            (Some(only), ..) => pool.pick_only(only, now),
-            (None, false, None) => pool.pick(ask, &self.tried, now),
-            (None, false, Some(able)) => pool.pick_of(able, ask, &self.tried, now),
-            (None, true, able) => {
-                let able = able.as_deref().unwrap_or(pool.healthy_positions());
-                pool.pick_another_of(able, ask, &self.tried, now)
-            }
-        }
+    /// One that was not tried if there is one, and none that is avoided in any case.
+    #[cold]
+    fn pick_among_others(&self, pool: &Pool, ask: &Ask, now: Instant) -> Option<Lease> {
+        let another = pool.pick_another(ask, &[&self.avoided[..], &self.tried].concat(), now);
+        if self.needs_another { another } else { another.or_else(|| pool.pick_another(ask, &self.avoided, now)) }
     }
 
     /// `last` is why there is another.
@@ -262,7 +259,7 @@ impl Attempts {
     fn failed(&mut self, exchange: &mut Exchange, lease: &mut Lease, error: &GatewayError) {
         let is_first = self.tried_in_vain(lease);
         lease.ended(if is_first { error.outcome() } else { Outcome::Unknown });
-        if matches!(error, GatewayError::Connect(_)) {
+        if matches!(error, GatewayError::Connect(error) if !error.is_local()) {
             lease.worker.not_connected();
         }
         if let Some(trace) = &mut exchange.record.trace {
@@ -279,11 +276,12 @@ impl Attempts {
         is_first
     }
 
-    /// Whether there are workers that have not been tried.
-    fn is_fresh(&self) -> bool {
-        match &self.able {
-            None => self.tried.len() < self.workers,
-            Some(able) => able.iter().any(|at| !self.tried.contains(at)),
+    /// Whether there are workers that can serve the request and have not been tried.
+    fn is_fresh(&self, pool: &Pool) -> bool {
+        let is_fresh = |at: &usize| !self.tried.contains(at) && !self.avoided.contains(at);
+        match self.only {
+            Some(_) => self.tried.is_empty(),
+            None => pool.healthy_positions().iter().any(is_fresh),
         }
     }
 
@@ -293,6 +291,7 @@ impl Attempts {
         &mut self,
         exchange: &Exchange<'_>,
         head: &RequestHead,
+        pool: &Pool,
         failure: Failure,
         asked: Option<Duration>,
     ) -> Option<Duration> {
@@ -304,7 +303,7 @@ impl Attempts {
         {
             return None;
         }
-        let is_fresh = self.is_fresh();
+        let is_fresh = self.is_fresh(pool);
         self.needs_another |= retry::needs_another(failure);
         if self.needs_another && !is_fresh {
             return None;

@@ -27,6 +27,11 @@ impl ConnectError {
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Dial(DialError::Timeout) | Self::TlsTimeout)
     }
+
+    /// See [`DialError::is_local`].
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Dial(error) if error.is_local())
+    }
 }
 
 /// How workers are connected to; shared by all shards.

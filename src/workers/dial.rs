@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,6 +28,28 @@ pub enum DialError {
     Name(#[source] Arc<NameError>),
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl DialError {
+    /// The worker's host, or a router on the way, answers that nobody listens there. A timeout is not as clear.
+    pub fn is_refused(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+        let clear = [ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable];
+        matches!(self, Self::Io(error) if clear.contains(&error.kind()))
+    }
+
+    /// The refusal came at once, so that another try costs no time. An unreachable host is reported after seconds.
+    pub fn is_refused_at_once(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset};
+        matches!(self, Self::Io(error) if matches!(error.kind(), ConnectionRefused | ConnectionReset))
+    }
+
+    /// This machine has run out of descriptors, ports or memory: that says nothing about the worker.
+    pub fn is_local(&self) -> bool {
+        let Self::Io(error) = self else { return false };
+        let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::NOMEM];
+        Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
+    }
 }
 
 /// Connects to whichever address takes the connection first; the error is the last one's. The next address is tried
@@ -76,7 +99,9 @@ async fn race(
                 return Ok((stream, address));
             }
             Ok(Some((address, Err(error)))) => {
-                addresses.not_reached(address);
+                if !error.is_local() {
+                    addresses.not_reached(address);
+                }
                 silent.retain(|other| *other != address);
                 last = error;
             }
@@ -98,6 +123,26 @@ mod tests {
 
     fn named() -> Addresses {
         Addresses::of(&"http://w.test:80".parse().expect("a URL"))
+    }
+
+    #[test]
+    fn what_a_failed_connect_says_of_the_worker() {
+        let of = |errno: Errno| {
+            let error = DialError::Io(errno.into());
+            (error.is_refused(), error.is_refused_at_once(), error.is_local())
+        };
+        for at_once in [Errno::CONNREFUSED, Errno::CONNRESET] {
+            assert_eq!(of(at_once), (true, true, false), "{at_once}");
+        }
+        for late in [Errno::HOSTUNREACH, Errno::NETUNREACH] {
+            assert_eq!(of(late), (true, false, false), "{late}");
+        }
+        for ours in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::NOMEM] {
+            assert_eq!(of(ours), (false, false, true), "{ours}");
+        }
+        assert_eq!(of(Errno::PERM), (false, false, false));
+        let timeout = DialError::Timeout;
+        assert!(!timeout.is_refused() && !timeout.is_local());
     }
 
     #[tokio::test]

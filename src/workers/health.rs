@@ -19,14 +19,30 @@ use crate::config::{Config, Workers};
 /// Between two checks while it matters most: of a worker that has never answered, of one that has just gone out, and
 /// while a change of its health is being confirmed.
 const QUICK: Duration = Duration::from_secs(1);
-/// The least time between a check and one that requests ask for.
+/// The least time between a check and one that requests ask for, and the time between two checks of a worker that refuses
+/// connections while it may be restarting.
 const RECHECK_GAP: Duration = Duration::from_millis(250);
+/// How long a worker that refuses connections is checked that often.
+const RESTART: Duration = Duration::from_secs(5);
 
 /// Checks one worker for ever, with the settings that are in force, and at once when `renewed` says that they are
 /// others or a request could not reach the worker; calls `changed` after its health did. While the settings want no
 /// checks, it waits for others.
 pub async fn watch(
     worker: Arc<Worker>,
+    settings: impl Fn() -> (Arc<Config>, Arc<Connector>),
+    renewed: watch::Receiver<()>,
+    changed: impl Fn(),
+) {
+    tokio::join!(
+        check_repeatedly(&worker, &settings, renewed, &changed),
+        // Beside the checks: neither waits for the other.
+        models::answer_wants(&worker, || settings().1, &changed),
+    );
+}
+
+async fn check_repeatedly(
+    worker: &Worker,
     settings: impl Fn() -> (Arc<Config>, Arc<Connector>),
     mut renewed: watch::Receiver<()>,
     changed: impl Fn(),
@@ -38,32 +54,39 @@ pub async fn watch(
         let config = &config.workers;
         let checked = async {
             if config.disable_health_check {
-                return models::answer_wants(&connector, &worker, &changed).await;
+                return std::future::pending().await;
             }
             let is_asked = worker.recheck.take();
-            let checked = check::check(&connector, &worker, config).await;
+            let checked = check::check(&connector, worker, config).await;
             let result = CheckResult::of(&checked, is_asked);
             let why = checked.err().map(|error| error.told());
-            failures.note(&worker, why.as_deref(), Instant::now());
-            // Before it joins: its first request must be one for its models.
-            let lists_others = why.is_none() && models::learn(&connector, &worker).await;
-            if why.is_some() {
-                worker.listing.forget();
+            failures.note(worker, why.as_deref(), Instant::now());
+            let is_serving = worker.health() == Health::Healthy;
+            let (mut is_read, mut lists_others) = (false, false);
+            match result {
+                // Before it joins: its first request must be one for its models.
+                CheckResult::Passed if worker.listing.is_due() && !(is_serving && worker.listing.is_followed()) => {
+                    (is_read, lists_others) = (true, models::learn(&connector, worker).await);
+                }
+                // One that serves may take its time over the list: its checks go on meanwhile.
+                CheckResult::Passed if worker.listing.is_due() => worker.listing.want(),
+                CheckResult::Passed | CheckResult::Unknown => {}
+                CheckResult::Failed | CheckResult::NotConnected { .. } => worker.listing.forget(),
             }
-            if streak.judge(&worker, result, why.as_deref(), config) || lists_others {
+            if streak.judge(worker, result, why.as_deref(), config) || lists_others {
                 changed();
             }
-            models::settled(&worker);
+            if is_read {
+                models::settled(worker);
+            }
             let earliest = tokio::time::Instant::now() + RECHECK_GAP;
             let asked = async {
                 worker.recheck.asked().await;
                 tokio::time::sleep_until(earliest).await;
             };
             tokio::select! {
-                () = tokio::time::sleep(pauses.after(&streak, &worker, config)) => {}
+                () = tokio::time::sleep(pauses.after(&streak, worker, config)) => {}
                 () = asked => {}
-                // Meanwhile its models may be asked for.
-                () = models::answer_wants(&connector, &worker, &changed) => {}
             }
         };
         tokio::select! {
@@ -80,10 +103,13 @@ enum CheckResult {
     Passed,
     /// It takes connections, but the answer is bad or late.
     Failed,
-    /// It takes no connection.
-    Unreachable,
-    /// It refuses connections, and a request has found the same: there is nothing left to confirm.
-    Gone,
+    /// It takes no connection. `is_certain` says that a request has found the same, and there is nothing left to confirm.
+    NotConnected {
+        health: Health,
+        is_certain: bool,
+    },
+    /// The check failed for want of something on this machine.
+    Unknown,
 }
 
 impl CheckResult {
@@ -91,8 +117,11 @@ impl CheckResult {
     fn of(checked: &Result<(), CheckError>, is_asked: bool) -> Self {
         match checked {
             Ok(()) => Self::Passed,
-            Err(error) if is_asked && error.is_refused() => Self::Gone,
-            Err(error) if error.is_unreachable() => Self::Unreachable,
+            Err(error) if error.is_local() => Self::Unknown,
+            Err(error) if error.is_unreachable() => Self::NotConnected {
+                health: if error.is_refused_at_once() { Health::Refusing } else { Health::Unreachable },
+                is_certain: is_asked && error.is_refused(),
+            },
             Err(_) => Self::Failed,
         }
     }
@@ -116,8 +145,12 @@ impl Pauses {
                 (self.has_answered, self.waited) = (true, Duration::ZERO);
                 if streak.failed > 0 { QUICK.min(interval) } else { interval }
             }
+            Health::Refusing if self.waited < RESTART => {
+                self.waited += RECHECK_GAP;
+                RECHECK_GAP.min(interval)
+            }
             Health::Failing | Health::Unreachable if streak.passed > 0 => QUICK.min(interval),
-            Health::Failing | Health::Unreachable => self.longer(interval),
+            Health::Failing | Health::Refusing | Health::Unreachable => self.longer(interval),
         }
     }
 
@@ -172,21 +205,25 @@ impl Streak {
     }
 
     fn after(&mut self, health: Health, result: CheckResult, config: &Workers) -> Health {
-        let out = match result {
+        let (out, is_certain) = match result {
             CheckResult::Passed => {
                 (self.passed, self.failed) = (self.passed + 1, 0);
-                let is_back = health.is_out() && self.passed >= config.health_success_threshold;
-                return if is_back || health == Health::Pending { Health::Healthy } else { health };
+                let is_enough = match health {
+                    // It was away and not sick.
+                    Health::Pending | Health::Refusing => true,
+                    _ => self.passed >= config.health_success_threshold,
+                };
+                return if is_enough { Health::Healthy } else { health };
             }
-            CheckResult::Failed => Health::Failing,
-            CheckResult::Unreachable | CheckResult::Gone => Health::Unreachable,
+            CheckResult::Unknown => return health,
+            CheckResult::Failed => (Health::Failing, false),
+            CheckResult::NotConnected { health, is_certain } => (health, is_certain),
         };
         (self.passed, self.failed) = (0, self.failed + 1);
-        let is_enough = result == CheckResult::Gone || self.failed >= config.health_failure_threshold;
         match health {
-            Health::Healthy if is_enough => out,
-            Health::Failing | Health::Unreachable => out,
-            unchanged => unchanged,
+            Health::Healthy if is_certain || self.failed >= config.health_failure_threshold => out,
+            Health::Pending | Health::Healthy => health,
+            Health::Failing | Health::Refusing | Health::Unreachable => out,
         }
     }
 }
@@ -194,8 +231,14 @@ impl Streak {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workers::client;
+    use crate::workers::dial::DialError;
 
-    use CheckResult::{Failed, Gone, Passed, Unreachable};
+    use CheckResult::{Failed, Passed, Unknown};
+
+    const REFUSED: CheckResult = CheckResult::NotConnected { health: Health::Refusing, is_certain: false };
+    const GONE: CheckResult = CheckResult::NotConnected { health: Health::Refusing, is_certain: true };
+    const SILENT: CheckResult = CheckResult::NotConnected { health: Health::Unreachable, is_certain: false };
 
     /// The initial of each health after a check with these results.
     fn course(results: &[CheckResult]) -> String {
@@ -217,12 +260,27 @@ mod tests {
 
     #[test]
     fn one_that_requests_and_a_check_find_gone_is_out_at_once_and_any_other_is_not() {
-        assert_eq!(course(&[Gone, Passed, Gone, Passed, Passed, Unreachable, Unreachable, Unreachable]), "PHUUHHHU");
+        assert_eq!(course(&[GONE, Passed, GONE, Passed, REFUSED, REFUSED, REFUSED]), "PHRHHHR");
+        assert_eq!(course(&[Passed, SILENT, SILENT, SILENT, Passed, Passed]), "HHHUUH");
     }
 
     #[test]
     fn whether_it_takes_connections_is_noted_while_it_is_out() {
-        assert_eq!(course(&[Passed, Failed, Failed, Failed, Unreachable, Failed, Passed, Passed]), "HHHFUFFH");
+        assert_eq!(course(&[Passed, Failed, Failed, Failed, SILENT, Failed, Passed, Passed]), "HHHFUFFH");
+        assert_eq!(course(&[Passed, GONE, REFUSED, SILENT, REFUSED, Failed, Passed, Passed]), "HRRURFFH");
+    }
+
+    #[test]
+    fn a_shortage_of_this_machine_is_no_result() {
+        assert_eq!(course(&[Unknown, Passed, Failed, Failed, Unknown, Unknown, Failed, Unknown]), "PHHHHHFF");
+        assert_eq!(course(&[Passed, GONE, Unknown, Passed]), "HRRH");
+        let local = |errno: rustix::io::Errno| {
+            let error = client::FetchError::Connect(DialError::Io(errno.into()).into());
+            CheckResult::of(&Err(error.into()), true)
+        };
+        assert_eq!(local(rustix::io::Errno::MFILE), Unknown);
+        assert_eq!(local(rustix::io::Errno::ADDRNOTAVAIL), Unknown);
+        assert_eq!(local(rustix::io::Errno::CONNREFUSED), GONE);
     }
 
     #[test]
@@ -235,10 +293,21 @@ mod tests {
             pauses.after(&streak, &worker, &config).as_secs()
         };
         assert_eq!([pause(Passed), pause(Passed)], [60, 60]);
-        assert_eq!([Failed, Failed, Unreachable].map(&mut pause), [1, 1, 1]);
-        let while_out: Vec<_> = (0..60).map(|_| pause(Unreachable)).collect();
+        assert_eq!([Failed, Failed, SILENT].map(&mut pause), [1, 1, 1]);
+        let while_out: Vec<_> = (0..60).map(|_| pause(SILENT)).collect();
         assert_eq!((while_out[0], while_out[10]), (1, 1));
         assert!(while_out.is_sorted() && while_out[59] == 60, "{while_out:?}");
         assert_eq!([Passed, Passed].map(&mut pause), [1, 60]);
+    }
+
+    #[test]
+    fn a_worker_that_refuses_connections_is_checked_often_at_first() {
+        let config = Config::of(&[]);
+        let worker = Worker::new("http://w:1".parse().expect("a URL"), Health::Refusing, &config);
+        let (streak, mut pauses) = (Streak::default(), Pauses::default());
+        let while_out: Vec<_> = (0..90).map(|_| pauses.after(&streak, &worker, &config.workers)).collect();
+        let often = while_out.iter().take_while(|pause| **pause == RECHECK_GAP).count();
+        assert_eq!((often, while_out[often]), (20, QUICK));
+        assert!(while_out.is_sorted() && while_out[89] == Duration::from_secs(60), "{while_out:?}");
     }
 }

@@ -58,9 +58,12 @@ pub struct Pool {
     pub serves: Serves,
     /// All of them, as configured.
     pub all: Vec<Arc<Worker>>,
-    /// Positions in `all` of those that are healthy; if none is, of those that take connections.
+    /// Positions in `all` of those that are used: the healthy ones; if there is none, those that take connections; if there
+    /// is none of these either, those that refuse them.
     healthy: Vec<usize>,
     is_in_panic: bool,
+    /// They take connections.
+    can_serve: bool,
     /// Some of them list other models than others.
     lists_differ: bool,
     /// Some of them have a base path, and so can't be asked for every target.
@@ -80,12 +83,16 @@ impl Pool {
             healthy = with(Health::Failing);
             is_in_panic = !healthy.is_empty();
         }
+        let can_serve = !healthy.is_empty();
+        if !can_serve {
+            healthy = with(Health::Refusing);
+        }
         let keys: Vec<_> = all.iter().map(|worker| worker.key).collect();
         let lists: Vec<_> = all.iter().map(|worker| worker.models()).filter(|models| !models.is_empty()).collect();
         let lists_differ = lists.windows(2).any(|two| two[0] != two[1]);
         let has_base_paths = all.iter().any(|worker| worker.url.has_base_path());
         let balancer = balancer.over(&keys);
-        Self { serves, all, healthy, is_in_panic, lists_differ, has_base_paths, balancer, slow_start }
+        Self { serves, all, healthy, is_in_panic, can_serve, lists_differ, has_base_paths, balancer, slow_start }
     }
 
     pub fn balancer(&self) -> &Balancer {
@@ -98,7 +105,18 @@ impl Pool {
         self.is_in_panic
     }
 
-    /// Says if that has begun or ended since `before`, the pools that there were.
+    /// All workers that served are gone, and those that refuse connections are tried all the same: one that restarts is
+    /// back before a request's retries are used up. The pool does not count as able to serve.
+    pub fn is_refusing(&self) -> bool {
+        !self.can_serve && !self.healthy.is_empty()
+    }
+
+    /// Whether some of its workers take connections and serve, in panic or not.
+    pub fn can_serve(&self) -> bool {
+        self.can_serve
+    }
+
+    /// Says if panic has begun or ended since `before`, the pools that there were.
     pub fn note_panic(&self, before: &[Arc<Pool>]) {
         let was_in_panic = before.iter().any(|old| old.serves == self.serves && old.is_in_panic);
         let model = self.serves.label();
@@ -109,7 +127,7 @@ impl Pool {
         }
     }
 
-    /// Workers that are used: the healthy ones, or in panic those that take connections.
+    /// Workers that are used: the healthy ones, or else others, see [`Pool::is_in_panic`] and [`Pool::is_refusing`].
     pub fn healthy_count(&self) -> usize {
         self.healthy.len()
     }
@@ -178,26 +196,21 @@ impl Pool {
         {
             return Some(lease);
         }
-        self.pick_of(&self.healthy, ask, avoid, now)
-    }
-
-    /// The same, of the workers at the positions in `able`, each of which is used.
-    pub fn pick_of(&self, able: &[usize], ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
-        let admitting = self.admitting(able, now);
+        let admitting = self.admitting(now);
         let others: Vec<_> = admitting.iter().copied().filter(|at| !avoid.contains(at)).collect();
         self.pick_among(ask, if others.is_empty() { admitting } else { others }, now)
     }
 
     /// The same, and none of those in `avoid` in any case.
-    pub fn pick_another_of(&self, able: &[usize], ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
-        let mut others = self.admitting(able, now);
+    pub fn pick_another(&self, ask: &Ask, avoid: &[usize], now: Instant) -> Option<Lease> {
+        let mut others = self.admitting(now);
         others.retain(|at| !avoid.contains(at));
         self.pick_among(ask, others, now)
     }
 
     /// Positions of those that are not left alone.
-    fn admitting(&self, of: &[usize], now: Instant) -> Vec<usize> {
-        of.iter().copied().filter(|at| self.all[*at].breaker.could_admit(now)).collect()
+    fn admitting(&self, now: Instant) -> Vec<usize> {
+        self.healthy.iter().copied().filter(|at| self.all[*at].breaker.could_admit(now)).collect()
     }
 
     fn pick_among(&self, ask: &Ask, mut candidates: Vec<usize>, now: Instant) -> Option<Lease> {
@@ -250,7 +263,7 @@ mod tests {
         drop(lease);
         assert_eq!(pool.all[1].in_flight(), 0);
         assert!(pick(&pool, &[1]).is_some(), "there is no other");
-        let another = |avoid: &[usize]| pool.pick_another_of(&pool.healthy, &Ask::default(), avoid, Instant::now());
+        let another = |avoid: &[usize]| pool.pick_another(&Ask::default(), avoid, Instant::now());
         assert!(another(&[1]).is_none() && another(&[0]).is_some());
     }
 
@@ -274,26 +287,21 @@ mod tests {
             let (pool, target) = (of(urls), target.parse().expect("a target"));
             assert_eq!((pool.able(&target).as_deref(), pool.target_error(&target)), (able, error), "{urls:?} {target}");
         }
-        let pool = of(&["http://a/v1", "http://b", "http://c"]);
-        for _ in 0..8 {
-            let pick = |avoid: &[usize]| pool.pick_of(&[1, 2], &Ask::default(), avoid, Instant::now());
-            assert!([1, 2].contains(&pick(&[]).expect("two are able").position));
-            assert_eq!(pick(&[0, 1]).expect("another is able").position, 2);
-            assert!([1, 2].contains(&pick(&[1, 2]).expect("there is no other").position));
-        }
     }
 
     #[test]
-    fn without_a_healthy_worker_those_that_take_connections_are_used() {
-        use Health::{Failing, Healthy, Pending, Unreachable};
-        for (healths, used, is_in_panic) in [
-            (&[Failing, Healthy, Unreachable][..], &[1][..], false),
-            (&[Failing, Pending, Unreachable, Failing], &[0, 3], true),
-            (&[Unreachable, Pending], &[], false),
-            (&[], &[], false),
+    fn without_a_healthy_worker_those_that_take_connections_are_used_or_else_those_that_refuse_them() {
+        use Health::{Failing, Healthy, Pending, Refusing, Unreachable};
+        for (healths, used, is_in_panic, can_serve) in [
+            (&[Failing, Healthy, Unreachable, Refusing][..], &[1][..], false, true),
+            (&[Failing, Pending, Unreachable, Failing, Refusing], &[0, 3], true, true),
+            (&[Pending, Unreachable, Refusing], &[2], false, false),
+            (&[Unreachable, Pending], &[], false, false),
+            (&[], &[], false, false),
         ] {
             let pool = pool(healths, Policy::RoundRobin);
             assert_eq!((&pool.healthy[..], pool.is_in_panic()), (used, is_in_panic), "{healths:?}");
+            assert_eq!(pool.can_serve(), can_serve, "{healths:?}");
             let picked = (0..8).filter_map(|_| pick(&pool, &[])).all(|lease| used.contains(&lease.position));
             assert!(picked, "{healths:?}");
         }

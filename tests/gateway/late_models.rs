@@ -226,3 +226,90 @@ fn a_worker_that_does_not_list_its_models_holds_nobody_up() {
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     assert_eq!((ask(&gateway, "a"), ask(&gateway, "b")), ("A".into(), "B".into()));
 }
+
+// Those that are left out because they don't list the model say nothing of whether others are left to be tried.
+#[test]
+fn a_failed_request_goes_to_another_worker_that_lists_its_model_whatever_those_do_that_do_not() {
+    let answering = |status: u16, models: &[&'static str]| {
+        let worker = Worker::new(move |_, conn| conn.answer(status, ""));
+        worker.set_models(models);
+        worker
+    };
+    let (a, b) = (answering(500, &["m1", "x"]), answering(200, &["m1", "x"]));
+    let (c, d) = (answering(201, &["m1"]), answering(201, &["m1"]));
+    let urls: Vec<_> = [&a, &b, &c, &d].map(Worker::url).to_vec();
+    let file = ConfigFile::new(format!("pools: [{{model: m1, workers: [{}]}}]\n", urls.join(", ")));
+    let flags = ["--retry-non-idempotent", "--policy=round_robin", "--health-check-interval-secs=0.1"];
+    let flags = flags.into_iter().chain(["--health-failure-threshold=1", "--cb-failure-threshold=1000"]);
+    let gateway = file.gateway().args(flags).start();
+    let ask = || {
+        let headers = [("Content-Type", "application/json")];
+        (0..12).map(|_| gateway.request("POST", "/v1/x", &headers, b"{\"model\":\"x\"}").status).collect::<Vec<_>>()
+    };
+    gateway.wait_for_workers(4);
+    assert_eq!(ask(), [200; 12]);
+    [&c, &d].into_iter().for_each(|worker| worker.set_health(503));
+    gateway.wait_for_workers(2);
+    assert_eq!(ask(), [200; 12]);
+    assert!(!a.requests().is_empty(), "it was asked, too");
+}
+
+/// A worker that lists `models`, and whose health check is answered by `check`.
+fn checked(models: Arc<Mutex<Vec<&'static str>>>, check: impl Fn() -> u16 + Send + Sync + 'static) -> Worker {
+    let script = move |request: &ReceivedRequest, conn: &mut crate::support::Conn| match request.target.as_str() {
+        "/health" => conn.answer(check(), ""),
+        "/v1/models" => {
+            let data: Vec<_> = models.lock().unwrap().iter().map(|id| json!({ "id": id })).collect();
+            conn.answer_json(&json!({ "data": data }));
+        }
+        _ => conn.answer(200, "B"),
+    };
+    Worker::new(script).bare()
+}
+
+#[test]
+fn a_model_is_found_while_a_health_check_is_under_way_that_will_fail() {
+    let models = Arc::new(Mutex::new(vec!["b"]));
+    let is_slow = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let slow = is_slow.clone();
+    let b = checked(models.clone(), move || {
+        if slow.load(std::sync::atomic::Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1500));
+            return 503;
+        }
+        200
+    });
+    let a = Vllm::new("A", &["a"]);
+    let gateway = Gateway::builder().workers([&a.worker, &b]).arg("--health-check-interval-secs=0.1").start();
+    gateway.wait_for_workers(2);
+    let_a_second_pass();
+    is_slow.store(true, std::sync::atomic::Ordering::SeqCst);
+    gateway.wait_for_log("answered with 503");
+    std::thread::sleep(Duration::from_millis(300));
+    models.lock().unwrap().push("adapter");
+    assert_eq!(ask(&gateway, "adapter"), "B");
+}
+
+#[test]
+fn a_list_that_is_slow_holds_up_no_health_check() {
+    let lists = std::sync::atomic::AtomicUsize::new(0);
+    let silent = Worker::new(move |request, conn| match request.target.as_str() {
+        "/v1/models" if lists.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0 => {
+            conn.wait_peer_closed(Duration::from_secs(8));
+        }
+        "/v1/models" => conn.answer_json(&json!({"data": [{"id": "b"}]})),
+        _ => conn.answer(200, "B"),
+    })
+    .bare();
+    let a = Vllm::new("A", &["a"]);
+    let gateway = Gateway::builder().workers([&a.worker, &silent]).arg("--health-check-interval-secs=0.1").start();
+    gateway.wait_for_workers(2);
+    let_a_second_pass();
+    let asked = |target: &str| silent.requests().iter().filter(|request| request.target == target).count();
+    let (lists, start) = (asked("/v1/models"), Instant::now());
+    ask(&gateway, "none");
+    assert!(asked("/v1/models") > lists);
+    let checks = asked("/health");
+    eventually(Duration::from_secs(1), || asked("/health") > checks + 3);
+    assert!(start.elapsed() < Duration::from_secs(5), "only once the list was given up");
+}

@@ -110,3 +110,59 @@ fn many_questions_for_models_are_few_for_the_workers() {
     let asked = worker.requests().iter().filter(|request| request.headers.get("user-agent") == Some("smg")).count();
     assert!(asked as u64 <= 1 + start.elapsed().as_secs(), "{asked} in {:?}", start.elapsed());
 }
+
+/// A list of as many models, each with `padding` more bytes.
+fn long_list(first: &str, count: usize, padding: usize) -> String {
+    let padding = "x".repeat(padding);
+    let ids = std::iter::once(first.to_owned()).chain((1..count).map(|at| format!("{first}-{at}")));
+    let data: Vec<_> = ids.map(|id| json!({"id": id, "x": padding})).collect();
+    json!({ "data": data }).to_string()
+}
+
+fn lists_of(first: String, second: &'static str) -> (Worker, Worker, Gateway) {
+    let long = Worker::new(move |request, conn| match request.target.as_str() {
+        "/v1/models" => conn.answer_as(200, "application/json", &first),
+        _ => conn.answer(200, "long"),
+    });
+    let (long, other) = (long.bare(), listing(second));
+    let gateway = before(&[&long, &other]);
+    (long, other, gateway)
+}
+
+fn ask(gateway: &Gateway, model: &str) -> crate::support::Response {
+    gateway.post_json("/v1/x", &json!({ "model": model }))
+}
+
+#[test]
+fn a_list_of_megabytes_is_read() {
+    let (_long, _other, gateway) = lists_of(long_list("a", 3, 1 << 20), r#"{"data":[{"id":"b"}]}"#);
+    assert_eq!((ask(&gateway, "a-2").text().as_str(), ask(&gateway, "b").text().as_str()), ("long", "POST /v1/x"));
+    ask(&gateway, "none").assert_error(404, "model_not_found");
+    assert_eq!(gateway.get("/v1/models").json()["data"].as_array().map(Vec::len), Some(4));
+}
+
+#[test]
+fn a_list_that_is_too_large_makes_no_worker_serve_everything_and_is_told() {
+    let (_long, _other, gateway) = lists_of(long_list("a", 9, 1 << 20), r#"{"data":[{"id":"b"}]}"#);
+    gateway.wait_for_log("larger than 8 MiB");
+    ask(&gateway, "none").assert_error(404, "model_not_found");
+    assert_eq!(ask(&gateway, "b").text(), "POST /v1/x");
+    let alone = Worker::new(|request, conn| match request.target.as_str() {
+        "/v1/models" => conn.answer_as(200, "application/json", long_list("a", 9, 1 << 20)),
+        _ => conn.answer(200, "long"),
+    })
+    .bare();
+    let gateway = before(&[&alone]);
+    assert_eq!(ask(&gateway, "a").text(), "long", "there is no choice to make");
+}
+
+#[test]
+fn the_same_models_of_a_long_list_are_listed_and_served() {
+    let (_long, _other, gateway) = lists_of(long_list("a", 1500, 0), r#"{"data":[{"id":"b"}]}"#);
+    gateway.wait_for_log("lists more than 1024 models");
+    let list = gateway.get("/v1/models").json();
+    let ids: Vec<_> = list["data"].as_array().expect("a list").iter().map(|it| it["id"].as_str().unwrap()).collect();
+    assert_eq!((ids.len(), ids.contains(&"a-1023"), ids.contains(&"a-1024")), (1025, true, false));
+    assert_eq!(ask(&gateway, "a-1023").text(), "long");
+    ask(&gateway, "a-1024").assert_error(404, "model_not_found");
+}

@@ -63,8 +63,8 @@ pub(super) async fn send(
 pub(super) fn avoid_others(exchange: &Exchange<'_>, pool: &Pool, attempts: &mut Attempts) {
     let Some(model) = exchange.record.model.as_deref().filter(|model| !pool.serves.model(model)) else { return };
     if pool.healthy().any(|worker| worker.listing.has(model)) {
-        let may_have = |worker: &Worker| worker.listing.has(model) || worker.models().is_empty();
-        attempts.tried.extend((0..pool.all.len()).filter(|at| !may_have(&pool.all[*at])));
+        let may_have = |worker: &Worker| worker.listing.has(model) || worker.listing.may_have_any();
+        attempts.avoided.extend((0..pool.all.len()).filter(|at| !may_have(&pool.all[*at])));
     }
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn body_for_another(
     if !names_model(received.seen.as_deref().unwrap_or_default(), model.as_deref()) {
         return Ok(None);
     }
-    let can_be_asked = |at: usize| at != refused_by && attempts.is_able(at);
+    let can_be_asked = |at: usize| at != refused_by && !attempts.avoided.contains(&at);
     let has = |at: usize, model: &str| can_be_asked(at) && pool.all[at].listing.has(model);
     let is_known = |model: &str| pool.healthy_positions().iter().any(|at| has(*at, model));
     match model.as_deref() {
@@ -104,7 +104,7 @@ pub(super) async fn body_for_another(
         return Ok(None);
     }
     let others: Vec<_> = (0..pool.all.len()).filter(|at| !has(*at, &model)).collect();
-    attempts.tried.extend(others);
+    attempts.avoided.extend(others);
     Ok(resend.body(received.begun.1.take_back()))
 }
 

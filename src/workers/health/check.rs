@@ -6,12 +6,12 @@ use http::{Method, Request};
 
 use crate::config::Workers;
 use crate::telemetry;
-use crate::workers::Worker;
 use crate::workers::client::{self, FetchError};
 use crate::workers::connector::{ConnectError, Connector};
 use crate::workers::dial::{DialError, dial};
 use crate::workers::http2;
 use crate::workers::link::LinkError;
+use crate::workers::{Health, Worker};
 
 /// What a worker that was late gets to take a connection.
 const LAST_TRY: Duration = Duration::from_secs(1);
@@ -41,9 +41,27 @@ impl CheckError {
         }
     }
 
-    /// The worker's system, or one on the way, says that nobody is there. Silence is not as clear.
+    /// The failed connect, if it was that.
+    fn dial(&self) -> Option<&DialError> {
+        match self {
+            Self::Fetch(FetchError::Connect(ConnectError::Dial(error))) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// See [`DialError::is_refused`].
     pub fn is_refused(&self) -> bool {
-        matches!(self, Self::Fetch(FetchError::Connect(ConnectError::Dial(DialError::Io(_)))))
+        self.dial().is_some_and(DialError::is_refused)
+    }
+
+    /// See [`DialError::is_refused_at_once`].
+    pub fn is_refused_at_once(&self) -> bool {
+        self.dial().is_some_and(DialError::is_refused_at_once)
+    }
+
+    /// See [`DialError::is_local`].
+    pub fn is_local(&self) -> bool {
+        self.dial().is_some_and(DialError::is_local)
     }
 
     /// It with what caused it, in one line of bounded length: some of it is what the worker says.
@@ -56,6 +74,13 @@ impl CheckError {
 /// do: a server without such an endpoint is alive too. A worker with a base path is one of a host's several services, or
 /// a hosted one, and its models are the only thing that all of those can be asked for.
 pub async fn check(connector: &Connector, worker: &Worker, config: &Workers) -> Result<(), CheckError> {
+    if worker.health() == Health::Refusing {
+        // Requests are still sent there: if it is silent by now, they must not wait for it much longer.
+        dial(&worker.addresses, LAST_TRY).await.map_err(|error| match error {
+            DialError::Timeout => CheckError::NoConnection,
+            error => FetchError::Connect(error.into()).into(),
+        })?;
+    }
     let path = if worker.url.has_base_path() { "/v1/models" } else { &config.health_check_endpoint };
     let asked = ask(connector, worker, path);
     match tokio::time::timeout(config.health_check_timeout_secs, asked).await {
@@ -71,6 +96,7 @@ pub async fn check(connector: &Connector, worker: &Worker, config: &Workers) -> 
 async fn late(worker: &Worker) -> CheckError {
     match dial(&worker.addresses, LAST_TRY).await {
         Ok(_) => CheckError::Timeout,
+        Err(error) if error.is_local() => FetchError::Connect(error.into()).into(),
         Err(_) => CheckError::NoConnection,
     }
 }
@@ -92,18 +118,21 @@ mod tests {
     fn whether_a_worker_takes_connections_is_told_from_how_its_check_failed() {
         let dialled = |error| CheckError::from(FetchError::Connect(ConnectError::Dial(error)));
         let refused = dialled(DialError::Io(io::ErrorKind::ConnectionRefused.into()));
+        let routeless = dialled(DialError::Io(io::ErrorKind::HostUnreachable.into()));
         let slow = CheckError::from(FetchError::Connect(ConnectError::TlsTimeout));
         let closed = CheckError::from(FetchError::Send(LinkError::Message(MessageError::Incomplete)));
         for (error, expected) in [
-            (refused, (true, true)),
-            (dialled(DialError::Timeout), (true, false)),
-            (CheckError::NoConnection, (true, false)),
-            (CheckError::Timeout, (false, false)),
-            (CheckError::Status(503), (false, false)),
-            (slow, (false, false)),
-            (closed, (false, false)),
+            (refused, (true, true, true)),
+            (routeless, (true, true, false)),
+            (dialled(DialError::Timeout), (true, false, false)),
+            (CheckError::NoConnection, (true, false, false)),
+            (CheckError::Timeout, (false, false, false)),
+            (CheckError::Status(503), (false, false, false)),
+            (slow, (false, false, false)),
+            (closed, (false, false, false)),
         ] {
-            assert_eq!((error.is_unreachable(), error.is_refused()), expected, "{error:?}");
+            let found = (error.is_unreachable(), error.is_refused(), error.is_refused_at_once());
+            assert_eq!(found, expected, "{error:?}");
         }
     }
 
