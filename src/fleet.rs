@@ -65,6 +65,8 @@ pub struct Member {
     ready_since: Cell<Option<Instant>>,
     /// Since when it is to leave as soon as another can take its place.
     retiring: Cell<Option<Instant>>,
+    /// It retires, and a worker that is to take its place was not ready yet.
+    waits: Cell<bool>,
     /// The tasks that follow it; they end with it.
     watch: RefCell<JoinSet<()>>,
 }
@@ -100,6 +102,19 @@ pub struct About {
     pub runtime: Option<String>,
     /// What the worker wants to be sent in place of its callers' keys. Never shown.
     pub api_key: Option<Secret>,
+}
+
+impl About {
+    /// Whether a configuration says the same of the worker, in whichever order. Its key is no more than the way to it.
+    fn says_same(&self, other: &Self) -> bool {
+        let comparable = |about: &Self| {
+            let mut about = Self { api_key: None, ..about.clone() };
+            about.models.sort_unstable();
+            about.models.dedup();
+            about
+        };
+        comparable(self) == comparable(other)
+    }
 }
 
 impl Default for About {
@@ -255,7 +270,7 @@ impl Fleet {
             Ok(leaving) => {
                 let named = configured(&self.config()).into_iter().find(|(url, _)| *url == leaving.worker.url);
                 self.state.borrow_mut().removed.extend(named);
-                self.leave(&leaving);
+                self.leave(&leaving, "it was removed over the API");
             }
             Err(FleetError::Draining) => return Ok(()),
             Err(error) => return Err(error),
@@ -279,8 +294,11 @@ impl Fleet {
         let mut named = configured(config);
         let order: Vec<_> = named.iter().map(|(url, _)| url.clone()).collect();
         let mut removed = std::mem::take(&mut self.state.borrow_mut().removed);
-        removed.retain(|entry| named.contains(entry));
-        named.retain(|entry| !removed.contains(entry));
+        let is_same = |(url, about): &(WorkerUrl, About), (other, said): &(WorkerUrl, About)| {
+            url == other && about.says_same(said)
+        };
+        removed.retain(|entry| named.iter().any(|one| is_same(one, entry)));
+        named.retain(|entry| !removed.iter().any(|one| is_same(one, entry)));
         self.state.borrow_mut().removed = removed;
         for member in self.members().iter().filter(|member| member.stage() == Stage::Serving) {
             match named.iter().position(|(url, _)| *url == member.worker.url) {
@@ -292,6 +310,7 @@ impl Fleet {
                     }
                 }
                 None if member.origin.get() == Origin::Configuration => {
+                    member.waits.set(false);
                     self.retire(member, config.workers.worker_startup_timeout_secs);
                 }
                 None => {}
@@ -350,6 +369,7 @@ impl Fleet {
             origin: Cell::new(origin),
             ready_since: Cell::default(),
             retiring: Cell::default(),
+            waits: Cell::default(),
             watch: RefCell::new(watch),
         });
         self.state.borrow_mut().members.push(member.clone());
@@ -366,7 +386,7 @@ impl Fleet {
         self.publisher.update(|next| {
             change(next);
             let replaced = self.state.borrow().replaced(&next.config);
-            replaced.iter().for_each(|member| self.leave(member));
+            replaced.iter().for_each(|(member, reason)| self.leave(member, reason));
             self.state.borrow().members.iter().for_each(|member| member.renew_credentials(&next.config));
             let pools = self.state.borrow_mut().pools(&next.config);
             pools.iter().for_each(|pool| pool.note_panic(&next.pools));

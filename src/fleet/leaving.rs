@@ -17,11 +17,11 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 impl Fleet {
     /// The worker gets nothing new, and is forgotten when it has finished.
-    pub(super) fn leave(self: &Rc<Self>, leaving: &Rc<Member>) {
+    pub(super) fn leave(self: &Rc<Self>, leaving: &Rc<Member>, reason: &str) {
         let leaving = leaving.clone();
         leaving.stage.set(Stage::Draining);
         leaving.watch.take();
-        tracing::info!(worker = %leaving.worker.label, "the worker is drained");
+        tracing::info!(worker = %leaving.worker.label, reason, "the worker is drained");
         let (fleet, grace) = (self.clone(), self.config().listen.shutdown_grace_period_secs);
         spawn_local(async move {
             let start = Instant::now();
@@ -52,7 +52,7 @@ impl Fleet {
             if is_waiting() {
                 let seconds = limit.as_secs_f64();
                 tracing::warn!(worker = %member.worker.label, seconds, "no worker in its place was ready in time");
-                fleet.leave(&member);
+                fleet.leave(&member, "no worker in its place was ready in time");
                 fleet.publish();
             }
         });
@@ -61,8 +61,8 @@ impl Fleet {
 
 impl State {
     /// Notes which workers have become ready, and finds those that need not wait any longer for others to take their
-    /// place.
-    pub(super) fn replaced(&self, config: &Config) -> Vec<Rc<Member>> {
+    /// place; with the reason.
+    pub(super) fn replaced(&self, config: &Config) -> Vec<(Rc<Member>, &'static str)> {
         let serving = || self.members.iter().filter(|member| member.stage() == Stage::Serving);
         for member in serving().filter(|member| member.worker.health() == Health::Healthy) {
             member.ready_since.set(member.ready_since.get().or(Some(Instant::now())));
@@ -72,27 +72,39 @@ impl State {
             return Vec::new();
         }
         let groups = groups(&config.sections.pools, config.workers.policy, &self.candidates());
-        let is_done = |(member, since): &(&Rc<Member>, Instant)| {
+        let done = |(member, since): (&Rc<Member>, Instant)| {
             let successors = serving().filter(|other| {
-                other.retiring.get().is_none() && other.ready_since.get().is_none_or(|ready| ready >= *since)
+                other.retiring.get().is_none() && other.ready_since.get().is_none_or(|ready| ready >= since)
             });
-            !waits(member, &successors.collect::<Vec<_>>(), &groups)
+            let reason = reason_to_leave(member, &successors.collect::<Vec<_>>(), &groups)?;
+            Some((member.clone(), reason))
         };
-        retiring.filter(is_done).map(|(member, _)| member.clone()).collect()
+        retiring.filter_map(done).collect()
     }
 }
 
-/// Whether a worker must still serve: in one of its pools none of those that have come since is ready, and one may be.
-fn waits(member: &Rc<Member>, successors: &[&Rc<Member>], groups: &[Group]) -> bool {
-    let health = |of: &Rc<Member>| of.worker.health();
-    if !matches!(health(member), Health::Healthy | Health::Failing) {
-        return false;
+/// Why a worker that retires need not serve any longer; `None` if it must. Its health is no reason: a worker that restarts
+/// is back before the one in its place is ready.
+fn reason_to_leave(member: &Member, successors: &[&Rc<Member>], groups: &[Group]) -> Option<&'static str> {
+    if member.ready_since.get().is_none() {
+        return Some("it was never ready");
     }
-    let has = |group: &Group, of: &Rc<Member>| group.workers.iter().any(|worker| Arc::ptr_eq(worker, &of.worker));
-    groups.iter().filter(|group| has(group, member)).any(|group| {
-        let is_ready = successors.iter().any(|other| has(group, other) && health(other) == Health::Healthy);
-        // Which models a worker lists is known when it has answered.
-        let may_join = |other: &Rc<Member>| has(group, other) || other.about.borrow().models.is_empty();
-        !is_ready && successors.iter().any(|other| health(other) == Health::Pending && may_join(other))
-    })
+    let has = |group: &Group, of: &Member| group.workers.iter().any(|worker| Arc::ptr_eq(worker, &of.worker));
+    let health = |of: &Member| of.worker.health();
+    let is_ready = |group: &Group| successors.iter().any(|it| has(group, it) && health(it) == Health::Healthy);
+    // Which models a worker lists is known when it has answered.
+    let may_join = |group: &Group, it: &Member| has(group, it) || it.about.borrow().models.is_empty();
+    let is_pending = |group: &Group| successors.iter().any(|it| health(it) == Health::Pending && may_join(group, it));
+    let own = groups.iter().filter(|group| has(group, member));
+    let (ready, unready): (Vec<_>, Vec<_>) = own.partition(|group| is_ready(group));
+    if unready.iter().any(|group| is_pending(group)) {
+        member.waits.set(true);
+        return None;
+    }
+    match () {
+        () if !ready.is_empty() => Some("a worker in its place is ready"),
+        // The one that was to take its place was removed before it was ready: this one serves until its time is over.
+        () if member.waits.get() => None,
+        () => Some("no worker comes in its place"),
+    }
 }

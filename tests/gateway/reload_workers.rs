@@ -73,10 +73,57 @@ fn a_worker_serves_until_the_one_in_its_place_is_ready() {
         assert!(new.requests().is_empty() && gateway.get("/readiness").status == 200);
         new.set_health(200);
         eventually(LIMIT, || listed(&gateway) == urls(&[&new]));
+        assert!(gateway.wait_for_log("the worker is drained").contains("a worker in its place is ready"));
         more();
         is_over.store(true, Ordering::SeqCst);
     });
     assert!(!new.requests().is_empty());
+}
+
+#[test]
+fn a_worker_that_is_to_be_replaced_may_restart_meanwhile() {
+    let (mut old, new) = (Worker::echo(), loading());
+    let file = ConfigFile::new(naming(&[&old]));
+    let gateway = file.gateway().start();
+    file.rewrite(naming(&[&new]));
+    gateway.reload();
+    old.stop();
+    eventually(LIMIT, || {
+        gateway.get("/");
+        gateway.get("/readiness").status == 503
+    });
+    let old = Worker::echo_on(old.address);
+    eventually(LIMIT, || gateway.get("/").status == 200);
+    assert_eq!(listed(&gateway), urls(&[&new, &old]));
+    // Nor does it leave when the one in its place is given up.
+    remove(&gateway, &new);
+    holds_for(Duration::from_millis(300), || gateway.get("/").status == 200);
+    assert_eq!(listed(&gateway), urls(&[&old]));
+    assert!(!gateway.log().contains(&format!("{} reason", old.url())), "{}", gateway.log());
+}
+
+#[test]
+fn a_removal_over_the_api_holds_when_the_file_only_changes_an_order_or_a_key() {
+    let (one, two) = (Worker::echo(), Worker::echo());
+    let pools = |models: [&str; 2], key: &str| {
+        let pool = |model: &str| {
+            let (one, two) = (one.url(), two.url());
+            format!("- {{model: {model}, workers: [{one}, {{url: \"{two}\", api_key: {key}}}]}}\n")
+        };
+        format!("pools:\n{}{}", pool(models[0]), pool(models[1]))
+    };
+    let file = ConfigFile::new(pools(["m", "n"], "old-key"));
+    let gateway = file.gateway().start_unready();
+    gateway.wait_for_workers(2);
+    remove(&gateway, &two);
+    for text in [pools(["n", "m"], "old-key"), pools(["n", "m"], "new-key")] {
+        file.rewrite(text);
+        assert!(!gateway.reload().contains("nothing"));
+        assert_eq!(listed(&gateway), urls(&[&one]));
+    }
+    file.rewrite(pools(["n", "k"], "new-key"));
+    gateway.reload();
+    assert_eq!(listed(&gateway), urls(&[&one, &two]));
 }
 
 #[test]
