@@ -4,6 +4,7 @@
 
 mod groups;
 mod leaving;
+mod pools;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -15,15 +16,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::groups::{Candidate, Group, groups};
+use self::groups::Candidate;
 use crate::config::{Config, Policy, Secret, WorkerUrl};
 use crate::panics::vital;
 use crate::snapshot::{Publisher, Snapshot};
 use crate::workers::credentials::Credentials;
 use crate::workers::guard::{self, Guard, Refusal};
 use crate::workers::names::{self, Resolver};
-use crate::workers::policy::{Balancer, PolicySettings};
-use crate::workers::pool::{Pool, Serves};
+use crate::workers::policy::Balancer;
+use crate::workers::pool::Serves;
 use crate::workers::{Health, Worker, health};
 
 /// Time between two looks whether all workers have answered.
@@ -403,29 +404,5 @@ impl State {
             models: member.about.borrow().models.clone(),
         };
         serving.map(candidate).collect()
-    }
-
-    fn pools(&mut self, config: &Config) -> Vec<Arc<Pool>> {
-        self.version = self.version.wrapping_add(1);
-        let groups = groups(&config.sections.pools, config.workers.policy, &self.candidates());
-        let slow_start = config.workers.slow_start_secs;
-        let pools: Vec<_> = groups.into_iter().map(|group| self.pool(group, slow_start)).collect();
-        // What was learnt of models that nobody serves any more is forgotten.
-        self.balancers.retain(|(of, ..)| pools.iter().any(|pool| pool.serves == *of));
-        pools
-    }
-
-    /// What its policy has learnt stays as long as the policy does.
-    fn pool(&mut self, group: Group, slow_start: Duration) -> Arc<Pool> {
-        let Group { serves, policy, workers } = group;
-        let known = self.balancers.iter().position(|(of, with, _)| *of == serves && *with == policy);
-        let at = known.unwrap_or_else(|| {
-            self.balancers.retain(|(of, ..)| *of != serves);
-            self.balancers.push((serves.clone(), policy, Balancer::new(policy, &PolicySettings::default())));
-            self.balancers.len() - 1
-        });
-        let pool = Pool::new(serves, workers, &self.balancers[at].2, slow_start);
-        self.balancers[at].2 = pool.balancer().clone();
-        Arc::new(pool)
     }
 }
