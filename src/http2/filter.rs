@@ -3,20 +3,23 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::Budget;
 use super::hpack::{Scanned, Scanner};
+use super::{Budget, LONGEST_FRAME};
 
 /// Length of a frame's header.
 const HEADER: usize = 9;
-/// The longest frame that h2 accepts, because its SETTINGS keep the default.
-const LONGEST: usize = 16_384;
-/// A number of CONTINUATION frames for which h2 ends a connection with ENHANCE_YOUR_CALM, whatever its limits.
+/// CONTINUATION frames of a block: a client pays for each, a worker does not.
+const MOST_CONTINUATIONS: usize = 2048;
+/// A block that h2 refuses with PROTOCOL_ERROR, whatever came before: no table has an index 0.
+const REFUSED: [u8; 1] = [0x80];
+/// CONTINUATION frames without an end for which h2 ends a connection, with ENHANCE_YOUR_CALM, whatever its limits.
 const FAR_TOO_MANY: usize = 64;
 
 /// The types of frames that the filter examines (RFC 9113 section 6).
 pub mod kind {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
+    pub const PUSH_PROMISE: u8 = 5;
     pub const CONTINUATION: u8 = 9;
     #[cfg(test)]
     pub const PING: u8 = 6;
@@ -33,13 +36,27 @@ mod flag {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Flood;
 
-/// Limits on header lists. Larger ones are refused.
+/// Why a connection ends.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Flood,
+    /// What h2 ends it for, or ought to.
+    Error,
+}
+
+impl From<Flood> for End {
+    fn from(Flood: Flood) -> Self {
+        Self::Flood
+    }
+}
+
+/// What a header list may be, beyond which it is refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub bytes: usize,
     pub fields: usize,
-    /// Number of CONTINUATION frames in a block.
-    pub continuations: usize,
+    /// Frames in which h2 takes a block, whose bytes may come in more of them.
+    pub frames: usize,
 }
 
 /// The header of a frame.
@@ -94,8 +111,7 @@ struct Partial {
 pub struct Filter {
     limits: Limits,
     pub budget: Option<Budget>,
-    /// `None` after a block that can't be decoded, for which h2 ends the connection.
-    scanner: Option<Scanner>,
+    scanner: Scanner,
     partial: Option<Box<Partial>>,
     /// Number of bytes left to pass: of the preface, or of a frame whose header has passed.
     skip: usize,
@@ -113,7 +129,7 @@ impl Filter {
         Self {
             limits,
             budget,
-            scanner: Some(Scanner::default()),
+            scanner: Scanner::new(limits.bytes),
             partial: None,
             skip: preface,
             held: BytesMut::new(),
@@ -152,8 +168,8 @@ impl Filter {
                     self.held.extend_from_slice(&arrived[passed..]);
                     return passed;
                 }
-                Err(Flood) => {
-                    self.cut_off();
+                Err(end) => {
+                    self.cut_off(&end);
                     return passed;
                 }
             }
@@ -175,15 +191,18 @@ impl Filter {
                     self.held = held;
                     return;
                 }
-                Err(Flood) => return self.cut_off(),
+                Err(end) => return self.cut_off(&end),
             }
         }
     }
 
-    /// Makes h2 end the connection with ENHANCE_YOUR_CALM, by passing it frames for which it does that. The GOAWAY then
-    /// has the right last stream. h2 gets nothing that arrives later.
-    fn cut_off(&mut self) {
+    /// Has h2 end the connection with PROTOCOL_ERROR or ENHANCE_YOUR_CALM, by frames for which it does that; what it says of
+    /// the last stream is right. Nothing more of what arrives is for h2, so that it does not matter what h2 would make of it.
+    fn cut_off(&mut self, end: &End) {
         self.is_cut_off = true;
+        if *end == End::Error {
+            return self.write(1, flag::END_STREAM, &REFUSED);
+        }
         let header = Header { length: 0, kind: kind::HEADERS, flags: 0, stream: 1 };
         header.write(&mut self.ready);
         for _ in 0..FAR_TOO_MANY {
@@ -191,19 +210,25 @@ impl Filter {
         }
     }
 
-    /// Processes the first frame in `bytes`, or the rest of one whose header has passed.
-    fn step(&mut self, bytes: &[u8]) -> Result<Step, Flood> {
+    /// What becomes of the first thing in `bytes`, which is what is left of a frame, or a frame.
+    fn step(&mut self, bytes: &[u8]) -> Result<Step, End> {
         if self.skip > 0 || bytes.is_empty() {
             let count = self.skip.min(bytes.len());
             self.skip -= count;
             return Ok(Step::Pass(count));
         }
         let Some(header) = Header::read(bytes) else { return Ok(Step::Wait) };
-        let is_of_block = header.kind == kind::HEADERS || self.partial.is_some();
-        if is_of_block && self.scanner.is_some() && header.length <= LONGEST {
+        if header.kind == kind::HEADERS || self.partial.is_some() {
+            if header.length > LONGEST_FRAME {
+                return Err(End::Error);
+            }
             let Some(payload) = bytes.get(HEADER..HEADER + header.length) else { return Ok(Step::Wait) };
             self.note(&header)?;
             return self.block(&header, payload);
+        }
+        // Nobody may push to the gateway, and h2 would decode the block.
+        if matches!(header.kind, kind::CONTINUATION | kind::PUSH_PROMISE) {
+            return Err(End::Error);
         }
         self.note(&header)?;
         self.skip = header.length;
@@ -214,15 +239,12 @@ impl Filter {
         self.budget.as_mut().map_or(Ok(()), |budget| budget.note_frame(header))
     }
 
-    /// Processes a frame of a header block, or a frame that is not allowed within a block.
-    fn block(&mut self, header: &Header, payload: &[u8]) -> Result<Step, Flood> {
+    /// A frame of a header block, or one that must not be within a block.
+    fn block(&mut self, header: &Header, payload: &[u8]) -> Result<Step, End> {
         let whole = HEADER + header.length;
         match self.partial.take() {
             None => {
-                let Some((block, is_malformed)) = block_of(header, payload) else {
-                    self.scanner = None;
-                    return Ok(Step::Pass(whole));
-                };
+                let (block, is_malformed) = block_of(header, payload).ok_or(End::Error)?;
                 if !header.has(flag::END_HEADERS) {
                     let (stream, end_stream) = (header.stream, header.flags & flag::END_STREAM);
                     let block = block.to_vec();
@@ -230,15 +252,17 @@ impl Filter {
                         Some(Box::new(Partial { stream, end_stream, is_malformed, continuations: 0, block }));
                     return Ok(Step::Replace(whole));
                 }
-                let Some(scanned) = self.scan(block, is_malformed)? else { return Ok(Step::Pass(whole)) };
-                let Some(replacement) = scanned.replacement else { return Ok(Step::Pass(whole)) };
-                self.write(header.stream, header.flags & flag::END_STREAM, flag::END_HEADERS, &replacement);
+                let Some(replacement) = self.scan(block, is_malformed)?.replacement else {
+                    return Ok(Step::Pass(whole));
+                };
+                self.write(header.stream, header.flags & flag::END_STREAM, &replacement);
                 Ok(Step::Replace(whole))
             }
             Some(mut partial) if header.kind == kind::CONTINUATION && header.stream == partial.stream => {
                 partial.continuations += 1;
-                if partial.continuations > self.limits.continuations {
-                    return Err(Flood);
+                let length = partial.block.len() + payload.len();
+                if length > self.limits.frames * LONGEST_FRAME || partial.continuations > MOST_CONTINUATIONS {
+                    return Err(End::Flood);
                 }
                 partial.block.extend_from_slice(payload);
                 if !header.has(flag::END_HEADERS) {
@@ -246,51 +270,41 @@ impl Filter {
                     return Ok(Step::Replace(whole));
                 }
                 let Partial { stream, end_stream, is_malformed, block, .. } = *partial;
-                let replacement = self.scan(&block, is_malformed)?.and_then(|scanned| scanned.replacement);
-                self.write(stream, end_stream, flag::END_HEADERS, &replacement.unwrap_or(block));
+                let replacement = self.scan(&block, is_malformed)?.replacement;
+                self.write(stream, end_stream, &replacement.unwrap_or(block));
                 Ok(Step::Replace(whole))
             }
-            // h2 ends the connection for this frame.
-            Some(partial) => {
-                self.write(partial.stream, partial.end_stream, 0, &partial.block);
-                header.write(&mut self.ready);
-                self.ready.extend_from_slice(payload);
-                self.scanner = None;
-                Ok(Step::Replace(whole))
-            }
+            Some(_) => Err(End::Error),
         }
     }
 
-    /// Scans a block; `None` if it can't be decoded.
-    fn scan(&mut self, block: &[u8], is_malformed: bool) -> Result<Option<Scanned>, Flood> {
-        let Some(scanner) = &mut self.scanner else { return Ok(None) };
-        let Ok(scanned) = scanner.scan(block, is_malformed) else {
-            self.scanner = None;
-            return Ok(None);
-        };
+    /// What there is to know of a block.
+    fn scan(&mut self, block: &[u8], is_malformed: bool) -> Result<Scanned, End> {
+        let scanned = self.scanner.scan(block, is_malformed).map_err(|_| End::Error)?;
         if (scanned.size >= self.limits.bytes || scanned.fields > self.limits.fields)
             && let Some(budget) = &mut self.budget
         {
             budget.note_large_list(scanned.size)?;
         }
-        Ok(Some(scanned))
+        Ok(scanned)
     }
 
-    /// Writes a block in as many frames as it needs. The last frame gets the flags `last`.
-    fn write(&mut self, stream: u32, end_stream: u8, last: u8, block: &[u8]) {
-        let frames = block.len().div_ceil(LONGEST).max(1);
+    /// Writes a block in as many frames as it takes.
+    fn write(&mut self, stream: u32, end_stream: u8, block: &[u8]) {
+        let frames = block.len().div_ceil(LONGEST_FRAME).max(1);
         for frame in 0..frames {
-            let payload = &block[frame * LONGEST..block.len().min((frame + 1) * LONGEST)];
+            let payload = &block[frame * LONGEST_FRAME..block.len().min((frame + 1) * LONGEST_FRAME)];
             let (kind, flags) = if frame == 0 { (kind::HEADERS, end_stream) } else { (kind::CONTINUATION, 0) };
-            let flags = if frame + 1 == frames { flags | last } else { flags };
+            let flags = if frame + 1 == frames { flags | flag::END_HEADERS } else { flags };
             Header { length: payload.len(), kind, flags, stream }.write(&mut self.ready);
             self.ready.extend_from_slice(payload);
         }
     }
 }
 
-/// The part of a block in a HEADERS frame, and whether the frame makes the message malformed. `None` if h2 ends the
-/// connection for the frame.
+/// The part of a block in a HEADERS frame, and whether the frame makes the message malformed; `None` if it ends the
+/// connection, even where h2 would only reset the stream: of a stream that depends on itself h2 does not look at the padding,
+/// and where its block would end nobody knows.
 fn block_of<'a>(header: &Header, mut payload: &'a [u8]) -> Option<(&'a [u8], bool)> {
     if header.kind != kind::HEADERS || header.stream == 0 {
         return None;

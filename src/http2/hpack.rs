@@ -5,10 +5,15 @@
 //! stores only the lengths.
 
 mod judge;
+mod order;
+mod replay;
 mod table;
 
-use self::judge::{Kind, Verdict};
+use self::judge::{Kind, Known, Verdict};
+use self::order::Order;
+use self::replay::replay;
 use self::table::{Field, Table};
+use super::LONGEST_FRAME;
 use super::huffman::{self, Measured, OCTETS};
 
 /// Makes a message malformed (RFC 9113 section 8.3) without changing the dynamic table: the entry `:method: GET`,
@@ -41,28 +46,39 @@ pub struct Scanned {
     pub replacement: Option<Vec<u8>>,
 }
 
-/// Scans the blocks of one direction of a connection.
-#[derive(Debug, Default)]
+/// The header lists that h2 is given, by the size that it refuses: it ends the connection for one of four times that.
+const MOST_LISTS: usize = 3;
+
+/// What is known of the blocks so far.
+#[derive(Debug)]
 pub struct Scanner {
     table: Table,
+    /// The size of a header list from which on h2 refuses it.
+    limit: usize,
 }
 
 impl Scanner {
-    /// Scans the next block. If `is_malformed`, the block is replaced even if its fields are valid.
+    pub fn new(limit: usize) -> Self {
+        Self { table: Table::default(), limit }
+    }
+
+    /// Takes the next block; one that is malformed for other reasons than its fields is replaced in any case.
     pub fn scan(&mut self, block: &[u8], is_malformed: bool) -> Result<Scanned, CompressionError> {
         let mut reader = Reader { block, at: 0 };
         let mut scanned = Scanned { replacement: is_malformed.then(Vec::new), ..Scanned::default() };
         let measure = if block.len() > SHORT { Measure::Exactly } else { Measure::Roughly };
+        let mut order = (block.len() > LONGEST_FRAME).then(Order::default);
+        let entered = self.table.entered();
         let mut may_resize = true;
         while let Some(&first) = block.get(reader.at) {
             let start = reader.at;
-            let size = match first {
+            let (size, kind, is_forbidden) = match first {
                 0x80.. => {
                     let entry = self.table.at(reader.integer(7)?).ok_or(CompressionError)?;
                     if entry.is_bad() {
                         scanned.replace(&block[..start]);
                     }
-                    entry.size()
+                    (entry.size(), entry.kind(), entry.is_forbidden())
                 }
                 0x40.. => {
                     let literal = self.literal(&mut reader, 6, Measure::Exactly)?;
@@ -71,7 +87,7 @@ impl Scanner {
                         _ => literal.insert_instead(&block[..literal.value_at], start, &mut scanned)?,
                     }
                     self.table.insert(literal.field);
-                    literal.field.size()
+                    (literal.field.size(), literal.field.kind, literal.field.is_forbidden)
                 }
                 0x20.. => {
                     if !may_resize || !self.table.resize(reader.integer(5)?) {
@@ -85,12 +101,26 @@ impl Scanner {
                     if literal.verdict != Verdict::Valid {
                         scanned.replace(&block[..start]);
                     }
-                    literal.field.size()
+                    (literal.field.size(), literal.field.kind, literal.field.is_forbidden)
                 }
             };
+            if let Some(order) = &mut order {
+                // Longer than what h2 keeps of a field for which it has no room left.
+                let is_too_long = scanned.size >= self.limit && reader.at - start > 2 * LONGEST_FRAME;
+                if order.is_broken_by(kind, is_forbidden) || is_too_long {
+                    scanned.replace(&block[..reader.at]);
+                }
+            }
             may_resize = false;
             scanned.size += size;
             scanned.fields += 1;
+        }
+        // One that is malformed must be in one frame: h2 takes CONTINUATION after it for an error of the connection.
+        let is_long = scanned.replacement.as_ref().is_some_and(|block| block.len() + MALFORMED.len() > LONGEST_FRAME);
+        if is_long || scanned.size > MOST_LISTS * self.limit {
+            let entered = self.table.entered().wrapping_sub(entered);
+            scanned.replacement = Some(replay(block, &mut self.table, entered));
+            scanned.size = scanned.size.min(MOST_LISTS * self.limit);
         }
         if let Some(replacement) = &mut scanned.replacement {
             replacement.extend(MALFORMED);
@@ -112,7 +142,8 @@ impl Scanner {
         let value_at = reader.at;
         let (bytes, is_coded) = reader.raw_string()?;
         if is_coded && measure == Measure::Roughly && kind.takes_text() && huffman::has_only_short_codes(bytes) {
-            let field = Field { name, value: bytes.len(), kind, has_bad_value: false };
+            // Nothing that goes by values is asked of short blocks beyond what h2 asks itself.
+            let field = Field { name, value: bytes.len(), kind, has_bad_value: false, is_forbidden: false };
             return Ok(Literal { field, value_at, verdict: Verdict::Valid });
         }
         let value = Text::new(bytes, is_coded)?;
@@ -122,6 +153,7 @@ impl Scanner {
             value: value.measured.length,
             kind: if verdict == Verdict::Bad { Kind::Bad } else { kind },
             has_bad_value: verdict == Verdict::BadValue,
+            is_forbidden: kind.forbids(value),
         };
         Ok(Literal { field, value_at, verdict })
     }
@@ -137,13 +169,7 @@ impl Literal {
             replacement.extend(&before[start..]);
             string_of_zeros(replacement, value);
         } else {
-            // h2 needs a name of at least one octet, so an entry with an empty name and value can't be replaced. The
-            // upper limit of 65,535 octets does no harm: no table has room for such an entry.
-            let valid_name = name.clamp(1, 0xffff);
-            let rest = (name + value).checked_sub(valid_name).ok_or(CompressionError)?;
-            replacement.push(0x40);
-            string_of_zeros(replacement, valid_name);
-            string_of_zeros(replacement, rest);
+            insert_zeros(replacement, name, value)?;
         }
         Ok(())
     }
@@ -212,6 +238,10 @@ impl<'a> Text<'a> {
         Ok(Self { bytes, is_coded, measured })
     }
 
+    fn is(&self, (plain, code): Known) -> bool {
+        self.bytes == if self.is_coded { code } else { plain }
+    }
+
     fn decoded(&self) -> Vec<u8> {
         match self.is_coded {
             true => huffman::decode(self.bytes).unwrap_or_default(),
@@ -220,25 +250,40 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Appends a string of `count` zeros, which is valid as a name and as a value.
+/// Appends a field for the table, of zeros, that has the length of one that h2 does not take.
+fn insert_zeros(block: &mut Vec<u8>, name: usize, value: usize) -> Result<(), CompressionError> {
+    // A name of h2's has one octet at least, so nothing stands for an entry that is all empty; and 65,535 at most, but no
+    // table has room for an entry of that length.
+    let valid_name = name.clamp(1, 0xffff);
+    let rest = (name + value).checked_sub(valid_name).ok_or(CompressionError)?;
+    block.push(0x40);
+    string_of_zeros(block, valid_name);
+    string_of_zeros(block, rest);
+    Ok(())
+}
+
+/// Appends a string of so many zeros, which is valid as any name or value.
 fn string_of_zeros(block: &mut Vec<u8>, count: usize) {
-    let (flag, most) = (0x80, 0x7f);
-    let mut rest = (5 * count).div_ceil(8);
-    if rest < most {
-        block.push(flag | rest as u8);
-    } else {
-        block.push(flag | most as u8);
-        rest -= most;
-        while rest >= 0x80 {
-            block.push(rest as u8 | 0x80);
-            rest >>= 7;
-        }
-        block.push(rest as u8);
-    }
+    write_integer(block, 0x80, 7, (5 * count).div_ceil(8));
     huffman::zeros(block, count);
 }
 
-/// Reads a block. It is an error if the block ends within a field.
+/// Appends a number whose first `prefix` bits share a byte with flags.
+fn write_integer(block: &mut Vec<u8>, flags: u8, prefix: u32, number: usize) {
+    let most = (1 << prefix) - 1;
+    if number < most {
+        return block.push(flags | number as u8);
+    }
+    block.push(flags | most as u8);
+    let mut rest = number - most;
+    while rest >= 0x80 {
+        block.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    block.push(rest as u8);
+}
+
+/// Reads a block that must not end within a field.
 struct Reader<'a> {
     block: &'a [u8],
     at: usize,

@@ -44,8 +44,8 @@ const MOST_RESETS: usize = 32;
 /// has read how many it may, and what was on its way to a stream for longer than h2 remembers that it was reset.
 const MOST_FAULTS: usize = 1024;
 /// Header lists that are refused: with more than the five pseudo-fields of requests (RFC 8441 adds one) beside the fields.
-/// With so large a limit of bytes, h2 takes a block in up to six CONTINUATION frames.
-const LISTS: http2::Limits = http2::Limits { bytes: LIMITS.bytes, fields: LIMITS.fields + 5, continuations: 6 };
+/// With so large a limit of bytes, h2 takes a block in up to seven frames.
+const LISTS: http2::Limits = http2::Limits { bytes: LIMITS.bytes, fields: LIMITS.fields + 5, frames: 7 };
 /// What a client may send before it is read, of one stream: an upload over 100 ms gets 1.3 MB/s of it.
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// Of all: each stream has its whole window, for one whose body nobody reads must not hold up another. It is also what

@@ -41,8 +41,8 @@ const MOST_WAIT: Duration = Duration::from_millis(100);
 const STREAM_WINDOW: u32 = 28 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const MAX_HEAD: u32 = 128 * 1024;
-/// With so large a limit of bytes, h2 takes a block in up to eleven CONTINUATION frames.
-const LISTS: Limits = Limits { bytes: MAX_HEAD as usize, fields: usize::MAX, continuations: 11 };
+/// With so large a limit of bytes, h2 takes a block in up to twelve frames.
+const LISTS: Limits = Limits { bytes: MAX_HEAD as usize, fields: usize::MAX, frames: 12 };
 /// A connection in use that is silent for so long is asked whether it is there, and has so long to answer.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_TIME: Duration = Duration::from_secs(10);

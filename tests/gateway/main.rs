@@ -62,6 +62,7 @@ mod guest_responses;
 mod guest_streaming;
 mod h2_bad_fields;
 mod h2_bad_frames;
+mod h2_blocks;
 mod h2_drain;
 mod h2_early_answers;
 mod h2_floods;

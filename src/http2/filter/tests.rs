@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::*;
 
-const LIMITS: Limits = Limits { bytes: 4096, fields: 20, continuations: 6 };
+const LIMITS: Limits = Limits { bytes: 4096, fields: 20, frames: 7 };
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = BytesMut::new();
@@ -89,8 +89,8 @@ fn a_block_in_several_frames_is_put_together() {
         frame(kind::CONTINUATION, flag::END_HEADERS, 1, &long[5000..]),
     ];
     let wanted = [
-        frame(kind::HEADERS, flag::END_STREAM, 1, &long[..LONGEST]),
-        frame(kind::CONTINUATION, flag::END_HEADERS, 1, &long[LONGEST..]),
+        frame(kind::HEADERS, flag::END_STREAM, 1, &long[..LONGEST_FRAME]),
+        frame(kind::CONTINUATION, flag::END_HEADERS, 1, &long[LONGEST_FRAME..]),
     ];
     assert_eq!(read(&mut filter(), arrived), wanted.concat());
 }
@@ -165,30 +165,44 @@ fn large_lists_are_let_through_until_they_are_too_many() {
 
 #[test]
 fn a_block_without_an_end_is_cut_off() {
-    let mut filter = filter();
+    for (limit, more) in [(2000, &b""[..]), (7, &[0; LONGEST_FRAME])] {
+        let mut filter = filter();
+        let first = frame(kind::HEADERS, 0, 1, GOOD);
+        let more = frame(kind::CONTINUATION, 0, 1, more);
+        let read = read(&mut filter, std::iter::once(&first).chain(std::iter::repeat_n(&more, limit + 1)));
+        assert!(filter.is_cut_off && is_cut_off(&read));
+    }
+    let mut filter = Filter::new(LIMITS, None, 0);
     let first = frame(kind::HEADERS, 0, 1, GOOD);
     let more = frame(kind::CONTINUATION, 0, 1, b"");
-    let read = read(&mut filter, std::iter::once(&first).chain(std::iter::repeat_n(&more, 20)));
-    assert!(filter.is_cut_off && is_cut_off(&read));
+    read(&mut filter, std::iter::once(&first).chain(std::iter::repeat_n(&more, MOST_CONTINUATIONS + 1)));
+    assert!(filter.is_cut_off, "a worker pays nothing");
 }
 
 #[test]
-fn what_h2_ends_the_connection_for_reaches_it() {
+fn what_ends_the_connection_ends_it_whatever_h2_would_make_of_it() {
+    let refused = frame(kind::HEADERS, WHOLE, 1, &REFUSED);
+    let resize = [&frame(kind::HEADERS, 0, 1, GOOD)[..], &frame(kind::CONTINUATION, flag::END_HEADERS, 1, b"\x20")];
     for bad in [
         frame(kind::HEADERS, WHOLE, 1, b"\x80"),
         frame(kind::HEADERS, WHOLE, 0, GOOD),
         frame(kind::HEADERS, WHOLE | flag::PADDED, 1, b"\x05\x82"),
         frame(kind::HEADERS, WHOLE | flag::PADDED, 1, b""),
         frame(kind::HEADERS, WHOLE | flag::PRIORITY, 1, b"\0\0\0\0"),
+        frame(kind::HEADERS, WHOLE | flag::PRIORITY | flag::PADDED, 1, b"\xc8\0\0\0\x01\0\x82"),
         frame(kind::CONTINUATION, WHOLE, 1, GOOD),
-        frame(kind::HEADERS, WHOLE, 1, &[0; LONGEST + 1]),
+        frame(kind::PUSH_PROMISE, WHOLE, 1, b"\0\0\0\x02\x82"),
+        frame(kind::HEADERS, WHOLE, 1, &[0; LONGEST_FRAME + 1]),
         [frame(kind::HEADERS, 0, 1, GOOD), frame(kind::PING, 0, 0, &[0; 8])].concat(),
         [frame(kind::HEADERS, 0, 1, GOOD), frame(kind::CONTINUATION, 0, 3, GOOD)].concat(),
+        resize.concat(),
     ] {
-        assert_eq!(read(&mut filter(), [&bad]), bad);
-        assert_eq!(read(&mut filter(), bad.chunks(1)), bad);
-        for cut in 0..bad.len().min(100) {
-            assert_eq!(read(&mut filter(), [&bad[..cut], &bad[cut..]]), bad, "{cut}");
+        let (before, after) = (frame(kind::PING, 0, 0, &[0; 8]), frame(kind::HEADERS, WHOLE, 3, GOOD));
+        let (arrived, wanted) = ([&before[..], &bad, &after].concat(), [&before[..], &refused].concat());
+        assert_eq!(read(&mut filter(), [&arrived]), wanted);
+        assert_eq!(read(&mut filter(), arrived.chunks(1)), wanted);
+        for cut in 0..arrived.len().min(100) {
+            assert_eq!(read(&mut filter(), [&arrived[..cut], &arrived[cut..]]), wanted, "{cut}");
         }
     }
 }

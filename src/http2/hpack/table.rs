@@ -16,6 +16,8 @@ pub struct Field {
     pub value: usize,
     pub kind: Kind,
     pub has_bad_value: bool,
+    /// It makes its message malformed.
+    pub is_forbidden: bool,
 }
 
 impl Field {
@@ -25,18 +27,20 @@ impl Field {
     }
 }
 
-/// A field in a table: sizes below 8192 in 13 bits, lengths of names in 13, kinds in 3, and whether it is bad as a whole.
+/// A field in a table: sizes below 8192 in 13 bits, lengths of names in 13, kinds in 4, whether it makes its message
+/// malformed, and whether it is bad as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry(u32);
 
 const BITS: u32 = 13;
 const MASK: u32 = (1 << BITS) - 1;
+const IS_FORBIDDEN: u32 = 1 << 30;
 const IS_BAD: u32 = 1 << 31;
 
 impl Entry {
-    const fn new(name: u32, value: u32, kind: Kind, is_bad: bool) -> Self {
+    const fn new(name: u32, value: u32, kind: Kind, flags: u32) -> Self {
         let size = name + value + OVERHEAD as u32;
-        Self(size | name << BITS | (kind as u32) << (2 * BITS) | if is_bad { IS_BAD } else { 0 })
+        Self(size | name << BITS | (kind as u32) << (2 * BITS) | flags)
     }
 
     pub fn size(self) -> usize {
@@ -48,16 +52,29 @@ impl Entry {
     }
 
     pub fn kind(self) -> Kind {
-        match self.0 >> (2 * BITS) & 7 {
+        match self.0 >> (2 * BITS) & 15 {
             0 => Kind::Regular,
-            1 => Kind::Text,
-            2 => Kind::Method,
-            3 => Kind::Status,
+            1 => Kind::Connection,
+            2 => Kind::Te,
+            3 => Kind::Authority,
+            4 => Kind::Path,
+            5 => Kind::Scheme,
+            6 => Kind::Protocol,
+            7 => Kind::Method,
+            8 => Kind::Status,
             _ => Kind::Bad,
         }
     }
 
-    /// Whether h2 does not accept the field.
+    pub fn value(self) -> usize {
+        self.size().saturating_sub(self.name() + OVERHEAD)
+    }
+
+    pub fn is_forbidden(self) -> bool {
+        self.0 & IS_FORBIDDEN != 0
+    }
+
+    /// h2 does not take it.
     pub fn is_bad(self) -> bool {
         self.0 & IS_BAD != 0
     }
@@ -69,11 +86,13 @@ pub struct Table {
     entries: VecDeque<Entry>,
     size: usize,
     most: usize,
+    /// How many there have been.
+    entered: usize,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), size: 0, most: MOST }
+        Self { entries: VecDeque::new(), size: 0, most: MOST, entered: 0 }
     }
 }
 
@@ -92,8 +111,25 @@ impl Table {
         // An entry that is larger than the whole table empties the table and is not added (RFC 7541 section 4.4).
         if field.size() <= self.most {
             let is_bad = field.kind == Kind::Bad || field.has_bad_value;
+            let flags = if is_bad { IS_BAD } else { 0 } | if field.is_forbidden { IS_FORBIDDEN } else { 0 };
             self.size += field.size();
-            self.entries.push_front(Entry::new(field.name as u32, field.value as u32, field.kind, is_bad));
+            self.entered = self.entered.wrapping_add(1);
+            self.entries.push_front(Entry::new(field.name as u32, field.value as u32, field.kind, flags));
+        }
+    }
+
+    pub fn entered(&self) -> usize {
+        self.entered
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The dynamic entry, counted from the newest, is lost: h2 has another one of the same length.
+    pub fn spoil(&mut self, nth: usize) {
+        if let Some(entry) = self.entries.get_mut(nth) {
+            *entry = Entry::new(entry.name() as u32, entry.value() as u32, Kind::Bad, IS_BAD);
         }
     }
 
@@ -118,6 +154,9 @@ impl Table {
     }
 }
 
+/// Its place in the static table, from 0.
+const TRANSFER_ENCODING: usize = 56;
+
 /// RFC 7541 appendix A.
 static STATIC: [Entry; 61] = {
     let mut entries = [Entry(0); 61];
@@ -125,12 +164,16 @@ static STATIC: [Entry; 61] = {
     while index < entries.len() {
         let (name, value) = NAMES[index];
         let kind = match index {
-            0 | 3..=6 => Kind::Text,
+            0 => Kind::Authority,
             1 | 2 => Kind::Method,
+            3 | 4 => Kind::Path,
+            5 | 6 => Kind::Scheme,
             7..=13 => Kind::Status,
+            TRANSFER_ENCODING => Kind::Connection,
             _ => Kind::Regular,
         };
-        entries[index] = Entry::new(name.len() as u32, value.len() as u32, kind, false);
+        let flags = if index == TRANSFER_ENCODING { IS_FORBIDDEN } else { 0 };
+        entries[index] = Entry::new(name.len() as u32, value.len() as u32, kind, flags);
         index += 1;
     }
     entries
