@@ -318,7 +318,7 @@ fn insertions_of(random: &mut Rng, known: &Reference) -> Octets {
 #[test]
 fn what_stands_for_a_list_that_is_too_large_is_short_and_keeps_h2_in_step() {
     let (mut replayed, mut spoiled, mut kept) = (0, 0, 0);
-    for seed in 0..100 {
+    for seed in 0..40 {
         let mut random = Rng::with_seed(seed);
         // All lists but the smallest are too large.
         let mut scanner = Scanner::new(500);
@@ -342,7 +342,7 @@ fn what_stands_for_a_list_that_is_too_large_is_short_and_keeps_h2_in_step() {
             }
         }
     }
-    assert!(replayed > 1000 && kept > 100 * spoiled, "{replayed} {kept} {spoiled}");
+    assert!(replayed > 500 && kept > 100 * spoiled, "{replayed} {kept} {spoiled}");
 }
 
 #[test]
