@@ -117,3 +117,26 @@ impl Config {
         <Line as clap::Parser>::parse_from(["smg"].iter().chain(flags)).config
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_may_have_a_unit() {
+        let command = Config::augment_args(clap::Command::new("smg"));
+        let mut sizes = 0;
+        for arg in command.get_arguments() {
+            let is_size = arg.get_value_names().is_some_and(|names| names.iter().any(|name| *name == "BYTES"));
+            if !is_size {
+                continue;
+            }
+            let long = arg.get_long().expect("sizes have a long name");
+            let typed = ["smg".to_owned(), format!("--{long}=1MiB")];
+            let parsed = Config::augment_args(clap::Command::new("smg")).try_get_matches_from(typed);
+            assert!(parsed.is_ok(), "--{long}: {}", parsed.expect_err("it is an error"));
+            sizes += 1;
+        }
+        assert!(sizes >= 4, "{sizes}");
+    }
+}

@@ -57,19 +57,25 @@ impl Coding {
     /// A decoder for a body in pieces.
     pub fn decoder<'a>(self, pieces: &'a [Bytes]) -> Decoder<'a> {
         let pieces = Pieces { current: &[], rest: pieces, left: AT_ONCE };
-        Decoder(match self {
-            Self::Gzip => Box::new(MultiGzDecoder::new(pieces)),
-            Self::Deflate if pieces.begin_zlib() => Box::new(ZlibDecoder::new(pieces)),
-            // Some clients send raw deflate, without the zlib wrapper that the standard requires.
-            Self::Deflate => Box::new(DeflateDecoder::new(pieces)),
-            Self::Brotli => Box::new(Decompressor::new(pieces, AT_ONCE)),
-            Self::Zstd => Box::new(Zstd::new(pieces)),
-        })
+        match self {
+            Self::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(pieces))),
+            Self::Deflate if pieces.begin_zlib() => Decoder::Zlib(Box::new(ZlibDecoder::new(pieces))),
+            // Some say `deflate` and mean it, without the wrapper that the standard asks for.
+            Self::Deflate => Decoder::Deflate(Box::new(DeflateDecoder::new(pieces))),
+            Self::Brotli => Decoder::Brotli(Box::new(Decompressor::new(pieces, AT_ONCE))),
+            Self::Zstd => Decoder::Zstd(Box::new(Zstd::new(pieces))),
+        }
     }
 }
 
-/// Decodes one body in steps.
-pub struct Decoder<'a>(Box<dyn Read + 'a>);
+/// See the module's documentation.
+pub enum Decoder<'a> {
+    Gzip(Box<MultiGzDecoder<Pieces<'a>>>),
+    Zlib(Box<ZlibDecoder<Pieces<'a>>>),
+    Deflate(Box<DeflateDecoder<Pieces<'a>>>),
+    Brotli(Box<Decompressor<Pieces<'a>>>),
+    Zstd(Box<Zstd<'a>>),
+}
 
 /// The result of a decoder's step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,17 +92,40 @@ pub enum Step {
 impl Decoder<'_> {
     /// Decodes the next bytes, as many as fit into `into`.
     pub fn step(&mut self, into: &mut [u8]) -> Step {
-        match self.0.read(into) {
-            Ok(0) => Step::End,
+        match self.reader().read(into) {
+            Ok(0) if self.is_at_end() => Step::End,
+            Ok(0) => Step::Broken,
             Ok(count) => Step::Bytes(count),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Step::Nothing,
             Err(_) => Step::Broken,
         }
     }
+
+    fn reader(&mut self) -> &mut dyn Read {
+        match self {
+            Self::Gzip(gzip) => gzip,
+            Self::Zlib(zlib) => zlib,
+            Self::Deflate(deflate) => deflate,
+            Self::Brotli(brotli) => brotli,
+            Self::Zstd(zstd) => zstd,
+        }
+    }
+
+    /// Whether nothing follows what was decoded.
+    fn is_at_end(&mut self) -> bool {
+        match self {
+            // They go on with what follows, or say that they can't.
+            Self::Gzip(_) | Self::Zstd(_) => true,
+            Self::Zlib(zlib) => zlib.get_ref().is_empty(),
+            Self::Deflate(deflate) => deflate.get_ref().is_empty(),
+            // It says it when it is read again.
+            Self::Brotli(brotli) => matches!(brotli.read(&mut [0]), Ok(0)) && brotli.get_ref().is_empty(),
+        }
+    }
 }
 
-/// The pieces of a body as one reader. It returns `WouldBlock` once after every [`AT_ONCE`] bytes, which ends a step.
-struct Pieces<'a> {
+/// The pieces of a body, one behind the other. After every [`AT_ONCE`] bytes it would block once, which ends a step.
+pub struct Pieces<'a> {
     current: &'a [u8],
     rest: &'a [Bytes],
     /// Bytes until the next `WouldBlock`.
@@ -104,7 +133,11 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    /// Copies the next bytes, as many as fit, without consuming them.
+    fn is_empty(&self) -> bool {
+        self.current.is_empty() && self.rest.iter().all(Bytes::is_empty)
+    }
+
+    /// The next bytes, up to as many as fit; they stay.
     fn peek(&self, into: &mut [u8]) -> usize {
         let all = self.current.iter().chain(self.rest.iter().flatten());
         into.iter_mut().zip(all).map(|(into, byte)| *into = *byte).count()

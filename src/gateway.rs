@@ -35,7 +35,6 @@ use std::task::Poll;
 
 use http::{Method, StatusCode, Uri};
 use http_body::Body;
-use tokio::sync::Semaphore;
 
 use self::accept::{Additions, Via};
 use self::answer::Answer;
@@ -46,6 +45,7 @@ use self::exchange::Exchange;
 use self::hooks::OnRequest;
 use self::metrics::HttpMetrics;
 use self::record::{Ledger, Record};
+use self::said::Decoding;
 use self::silence::Silence;
 pub use self::stored::Owners;
 use self::upload::{ClientBody, Keep, Pause, Shelf, WorkerBody};
@@ -110,8 +110,7 @@ pub struct Gateway {
     retries: Budget,
     /// What is kept of bodies that may have to be sent again.
     shelf: Rc<Shelf>,
-    /// Who may decode a body now.
-    decoding: Semaphore,
+    decoding: Decoding,
     /// Memory was given back when that was last looked at.
     is_releasing: Cell<bool>,
 }
@@ -126,7 +125,7 @@ impl Gateway {
         let (cache, view) = (RefCell::new(cache), RefCell::new(Rc::new(view)));
         let ledger = Rc::new(Ledger::new(metrics.clone(), AccessLog::new(shared.log.clone())));
         let tracer = shared.tracer.clone().map(Rc::new);
-        let (shelf, decoding) = (Rc::default(), Semaphore::new(1));
+        let (shelf, decoding) = (Rc::default(), Decoding::default());
         Self {
             shared,
             deadlines,

@@ -1,10 +1,11 @@
 //! Finds the model that a request names: the top-level member `model` of a JSON object, the field `model` of a form,
 //! or the parameter `model` of a query.
 //!
-//! The scanners read a body in pieces of any size, store none of it, and use constant memory. They do not validate the
-//! body: for a malformed body the result is arbitrary, and the worker refuses it. If `model` is repeated, the last one
-//! counts, as in the workers' parsers (Python's `json`, Starlette's forms). If the gateway and the worker picked
-//! different names, a request could evade the rules of its model's pool.
+//! The scanners take a body piece by piece, whatever the pieces are, keep none of it, and need the same memory for any
+//! body. They judge nothing but the name: a body that no worker would parse has some result, and the worker refuses it.
+//! A name that is not the one that the worker reads would send a request past the rules of its model's pool. Of several
+//! members of an object the last counts, as in all common parsers. Where parsers differ, the name is
+//! [`Model::Ambiguous`]: of several fields of a form some take the first.
 
 mod form;
 mod json;
@@ -37,6 +38,8 @@ pub enum Model {
     Named(String),
     /// The value is not a string, or longer than [`LONGEST`].
     NoName,
+    /// It depends on who reads it.
+    Ambiguous,
 }
 
 /// The byte range of a value in the body or query, including the quotes of a JSON string.
@@ -62,6 +65,17 @@ impl Found {
             self.places.pop();
         }
         self.places.push(place);
+    }
+
+    /// Adds a field of a form. Some parsers take the first with that name, others the last.
+    fn add_field(&mut self, model: Model, place: Option<Place>) {
+        let is_other = self.count > 0 && self.model != model;
+        self.add(if is_other { Model::Ambiguous } else { model }, place);
+    }
+
+    /// Whether both name something, and not the same.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        self.count > 0 && other.count > 0 && self.model != other.model
     }
 }
 
@@ -100,7 +114,7 @@ impl Format {
     pub fn scanner(&self) -> Scanner {
         match self {
             Self::Json => Scanner::Json(Json::default()),
-            Self::FormOrJson => Scanner::Unclear(0),
+            Self::FormOrJson => Scanner::FormOrJson(Box::default()),
             Self::Multipart(boundary) => Scanner::Multipart(Box::new(Multipart::new(boundary))),
         }
     }
@@ -120,37 +134,47 @@ fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 #[derive(Debug)]
 pub enum Scanner {
     Json(Json),
-    Form(Form),
+    FormOrJson(Box<FormOrJson>),
     Multipart(Box<Multipart>),
-    /// Undecided between form and JSON, after this many bytes of white space.
-    Unclear(u64),
+}
+
+/// Reads a body as both: a worker may read it as either.
+#[derive(Debug, Default)]
+pub struct FormOrJson {
+    form: Form,
+    json: Json,
+    /// What both say, once the body is at its end.
+    found: Found,
+}
+
+impl FormOrJson {
+    fn finish(&mut self) {
+        self.form.finish();
+        let (form, json) = (self.form.found(), self.json.found());
+        self.found = if json.count > 0 { json.clone() } else { form.clone() };
+        if json.contradicts(form) {
+            self.found.model = Model::Ambiguous;
+        }
+    }
 }
 
 impl Scanner {
-    /// Scans the next bytes of the body.
-    pub fn push(&mut self, mut bytes: &[u8]) {
-        if let Self::Unclear(passed) = self {
-            let spaces = bytes.iter().take_while(|byte| is_space(**byte)).count();
-            let passed = *passed + spaces as u64;
-            bytes = &bytes[spaces..];
-            *self = match bytes.first() {
-                None => Self::Unclear(passed),
-                Some(b'{') => Self::Json(Json::behind(passed)),
-                Some(_) => Self::Form(Form::behind(passed)),
-            };
-        }
+    /// Takes the next bytes of the body.
+    pub fn push(&mut self, bytes: &[u8]) {
         match self {
             Self::Json(json) => json.push(bytes),
-            Self::Form(form) => form.push(bytes),
+            Self::FormOrJson(both) => {
+                both.form.push(bytes);
+                both.json.push(bytes);
+            }
             Self::Multipart(multipart) => multipart.push(bytes),
-            Self::Unclear(_) => {}
         }
     }
 
     /// Ends the body.
     pub fn finish(&mut self) {
-        if let Self::Form(form) = self {
-            form.finish();
+        if let Self::FormOrJson(both) = self {
+            both.finish();
         }
     }
 
@@ -159,7 +183,7 @@ impl Scanner {
         match self {
             Self::Json(json) => json.is_done(),
             Self::Multipart(multipart) => multipart.is_done(),
-            Self::Form(_) | Self::Unclear(_) => false,
+            Self::FormOrJson(_) => false,
         }
     }
 
@@ -169,25 +193,24 @@ impl Scanner {
     }
 
     pub fn found(&self) -> &Found {
-        static NOTHING: Found = Found { model: Model::Unsaid, places: SmallVec::new_const(), count: 0 };
         match self {
             Self::Json(json) => json.found(),
-            Self::Form(form) => form.found(),
+            Self::FormOrJson(both) => &both.found,
             Self::Multipart(multipart) => multipart.found(),
-            Self::Unclear(_) => &NOTHING,
         }
     }
 
-    /// Whether only the end of the body can end the last value, which is unknown until then.
+    /// Whether what is found is known only at the end of the body.
     pub fn ends_with_body(&self) -> bool {
-        matches!(self, Self::Form(_))
+        matches!(self, Self::FormOrJson(_))
     }
 
     /// How to write a name that replaces those found.
     pub fn spelling(&self) -> Spelling {
         match self {
             Self::Json(_) => Spelling::String,
-            Self::Form(_) | Self::Unclear(_) => Spelling::Escaped,
+            Self::FormOrJson(both) if both.json.found().count > 0 => Spelling::String,
+            Self::FormOrJson(_) => Spelling::Escaped,
             Self::Multipart(_) => Spelling::Plain,
         }
     }
@@ -224,7 +247,7 @@ pub fn in_query(query: &str) -> Found {
     if !may_name {
         return Found::default();
     }
-    let mut form = Form::behind(0);
+    let mut form = Form::default();
     form.push(query.as_bytes());
     form.finish();
     form.found().clone()

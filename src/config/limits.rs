@@ -16,8 +16,8 @@ pub struct Limits {
     /// Largest request body; 413 above
     #[arg(long, env = "SMG_MAX_PAYLOAD_SIZE", default_value_t = 536_870_912, value_name = "BYTES", value_parser = bytes)]
     pub max_payload_size: u64,
-    /// Largest part of a request body to hold while looking for its model; 413 above
-    #[arg(long, env = "SMG_MAX_SCANNED_REQUEST_BYTES", default_value_t = 67_108_864, value_name = "BYTES")]
+    /// Largest part of a request body that is held while the model that it names is looked for; 413 above
+    #[arg(long, env = "SMG_MAX_SCANNED_REQUEST_BYTES", default_value_t = 67_108_864, value_name = "BYTES", value_parser = bytes)]
     pub max_scanned_request_bytes: u64,
     /// Time a client has to send a request's head
     #[arg(long, env = "SMG_HEADER_READ_TIMEOUT_SECS", default_value = "30", value_name = "SECONDS", value_parser = seconds)]

@@ -165,3 +165,15 @@ fn what_the_header_says_is_one_coding_or_none() {
         assert_eq!(of(values), Err(UnknownCoding), "{values:?}");
     }
 }
+
+#[test]
+fn what_follows_a_stream_is_no_part_of_it() {
+    for (coding, encode) in codings() {
+        let coded = [&encode(b"model=a")[..], b"&model=b"].concat();
+        for length in [3, coded.len()] {
+            let (found, end) = decoded(coding, &pieces(&coded, length));
+            assert!(found == b"model=a" || found.is_empty(), "{coding:?}");
+            assert_eq!(end, Step::Broken, "{coding:?}");
+        }
+    }
+}

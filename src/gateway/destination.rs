@@ -107,7 +107,8 @@ fn pool_by_model(exchange: &Exchange, said: &Said, target: &Uri) -> Result<usize
     match &said.model {
         Model::Named(name) => snapshot.pool_of(name).ok_or_else(|| GatewayError::UnknownModel(name.clone())),
         Model::NoName => snapshot.pool_of_all().ok_or_else(|| GatewayError::UnknownModel(String::new())),
-        Model::Unsaid => Ok(snapshot.any_pool(target)),
+        Model::Ambiguous => Err(GatewayError::BadRequest("It depends on who reads it which model the request names.")),
+        Model::Unsaid => Ok(snapshot.any_pool()),
     }
 }
 

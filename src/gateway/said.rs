@@ -1,18 +1,20 @@
 //! Reads what decides the destination of a request: the model that it names, and its prompt.
 //!
-//! A short body is read whole, because the last `model` counts. A longer body is held only until a model is found, and
-//! then sent on. The rest of it is watched: if it has another `model`, the upload is aborted, so that no worker gets a
-//! whole request for a model of another pool. No body is held beyond a limit.
+//! A short body is read whole, because of several models the last counts, or none. Of a longer one no more is held than it takes
+//! to find a model. It is sent on then, and what follows is watched: a body that names another model further on breaks
+//! off, so no worker gets to see what its pool was not chosen for.
 //!
-//! A body that can't be parsed is passed on as if it named no model: the worker reports the error.
+//! What can't be judged is passed on as if it said nothing: the worker knows better what is wrong with it. But a body
+//! in which one worker reads one model and another worker another is refused where the model decides.
 
 mod coded;
 
 use bytes::Bytes;
-use http::header;
+use http::header::{self, HeaderMap, HeaderName};
 use http::uri::PathAndQuery;
 use http_body::Body;
 
+pub use self::coded::Decoding;
 use super::error::GatewayError;
 use super::exchange::Exchange;
 use super::upload::{Stopped, WorkerBody};
@@ -140,9 +142,23 @@ impl Said {
                 body.rewrite(&upload, places, &spelling.of(name).into());
                 // The client's length no longer applies.
                 head.headers.remove(header::CONTENT_LENGTH);
+                remove_digests(&mut head.headers);
             }
         }
         Ok(body)
+    }
+}
+
+/// Removes what a client says of a body's bytes (RFC 9530, and what was before it): they have changed.
+pub fn remove_digests(headers: &mut HeaderMap) {
+    static DIGESTS: [HeaderName; 4] = [
+        HeaderName::from_static("content-digest"),
+        HeaderName::from_static("repr-digest"),
+        HeaderName::from_static("digest"),
+        HeaderName::from_static("content-md5"),
+    ];
+    for name in &DIGESTS {
+        headers.remove(name);
     }
 }
 

@@ -27,16 +27,14 @@ pub struct Form {
     found: Found,
 }
 
-impl Form {
-    /// A form after `passed` bytes of white space, which belong to the first name.
-    pub fn behind(passed: u64) -> Self {
-        let (text, mut key) = (Value::new(3 * LONGEST), Value::new(LONGEST_KEY));
-        if passed > 0 {
-            key.push(b" ");
-        }
-        Self { at: passed, value_at: None, text, key, is_model: false, found: Found::default() }
+impl Default for Form {
+    fn default() -> Self {
+        let (text, key) = (Value::new(3 * LONGEST), Value::new(LONGEST_KEY));
+        Self { at: 0, value_at: None, text, key, is_model: false, found: Found::default() }
     }
+}
 
+impl Form {
     pub fn found(&self) -> &Found {
         &self.found
     }
@@ -89,9 +87,9 @@ impl Form {
                     Some(text) => Model::Named(String::from_utf8_lossy(&decoded(text)).into_owned()),
                     None => Model::NoName,
                 };
-                self.found.add(model, Some(Place { start, end: self.at }));
+                self.found.add_field(model, Some(Place { start, end: self.at }));
             }
-            None if self.names_model() => self.found.add(Model::Unsaid, None),
+            None if self.names_model() => self.found.add_field(Model::Unsaid, None),
             _ => {}
         }
         self.is_model = false;

@@ -1,7 +1,11 @@
 //! Finds the top-level member `model` of a JSON object (RFC 8259).
 //!
-//! The depth is a counter, so any nesting is accepted. To skip a value, the scanner tracks only strings and brackets.
-//! That is correct for every text that a parser accepts, including `NaN`.
+//! Depth is a counter, so nothing is too deep. Values that don't matter are passed over by their strings and brackets
+//! alone, which is right for every text that a parser takes, with `NaN` or without.
+//!
+//! Some parsers take UTF-16 and UTF-32, too, whose bytes may look like another object in UTF-8. Such an object is
+//! ambiguous: it is known by what is no JSON in UTF-8, bytes that are zero or a byte order mark before its bracket, or
+//! zero behind it.
 
 use super::value::Value;
 use super::{Found, LONGEST, Model, Place, is_space};
@@ -13,7 +17,9 @@ pub struct Json {
     at: u64,
     state: State,
     is_object: bool,
-    /// The state within the current string.
+    /// What has come of it is in UTF-16 or UTF-32, or is not JSON.
+    is_wide: bool,
+    /// Where a string is, while one is being read.
     string: Chars,
     /// Number of open brackets in the current value.
     depth: u64,
@@ -30,6 +36,8 @@ pub struct Json {
 enum State {
     /// Before the object.
     Start,
+    /// Right behind its bracket.
+    Opened,
     /// Before the name of a member.
     Member,
     Key,
@@ -61,17 +69,11 @@ const PLAIN: Chars = Chars::Plain { high: None };
 
 impl Default for Json {
     fn default() -> Self {
-        Self::behind(0)
-    }
-}
-
-impl Json {
-    /// A text after `passed` bytes of white space.
-    pub fn behind(passed: u64) -> Self {
         Self {
-            at: passed,
+            at: 0,
             state: State::Start,
             is_object: false,
+            is_wide: false,
             string: PLAIN,
             depth: 0,
             key: Value::new(b"model".len()),
@@ -81,7 +83,9 @@ impl Json {
             found: Found::default(),
         }
     }
+}
 
+impl Json {
     pub fn found(&self) -> &Found {
         &self.found
     }
@@ -125,24 +129,37 @@ impl Json {
     /// Reads a byte between names and values.
     fn step(&mut self, byte: u8) {
         self.state = match (self.state, byte) {
+            (State::Start, b'{') if self.is_wide => self.end_wide(),
             (State::Start, b'{') => {
                 self.is_object = true;
-                State::Member
+                State::Opened
+            }
+            (State::Opened, 0) => self.end_wide(),
+            (State::Start, 0 | 0xFE | 0xFF) => {
+                self.is_wide = true;
+                State::Start
             }
             // Python's parser skips a byte order mark, too.
             (State::Start, 0xEF | 0xBB | 0xBF) => State::Start,
             (State::Start, byte) if is_space(byte) => State::Start,
-            (State::Start, _) | (State::Member | State::Colon | State::Rest, b'}') => State::Done,
-            (State::Member, b'"') => {
+            (State::Start, _) | (State::Opened | State::Member | State::Colon | State::Rest, b'}') => State::Done,
+            (State::Opened | State::Member, b'"') => {
                 self.key.clear();
                 self.string = PLAIN;
                 State::Key
             }
             (State::Rest, b',') => State::Member,
+            (State::Opened, _) => State::Member,
             (state @ (State::Member | State::Rest), _) => state,
             (State::Colon, byte) => self.begin_value(byte),
             (state, _) => state,
         };
+    }
+
+    fn end_wide(&mut self) -> State {
+        self.is_object = false;
+        self.found.add(Model::Ambiguous, None);
+        State::Done
     }
 
     fn begin_value(&mut self, byte: u8) -> State {

@@ -140,7 +140,7 @@ impl Multipart {
                 Some([]) => Model::Unsaid,
                 _ => self.text.name(),
             };
-            self.found.add(model, Some(self.place.clone()));
+            self.found.add_field(model, Some(self.place.clone()));
         }
         self.is_model = false;
         self.line.clear();

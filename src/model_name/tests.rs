@@ -43,25 +43,33 @@ fn the_type_says_how_a_body_may_name_a_model() {
 }
 
 #[test]
-fn a_form_names_the_last_value_of_that_name() {
+fn a_form_names_what_all_values_of_that_name_are() {
     for (text, expected) in [
         ("", Model::Unsaid),
         ("model=a", named("a")),
         ("x=model&model=a&y=model=b", named("a")),
-        ("model=a&model=b", named("b")),
+        ("model=a&model=b", Model::Ambiguous),
+        ("model=a&model=b&model=b", Model::Ambiguous),
+        ("model=a&x=y&m%6fdel=%61", named("a")),
         ("m%6Fdel=a%2Fb+c%", named("a/b c%")),
         ("%6d%6f%64%65%6c=a", named("a")),
         ("model=", Model::Unsaid),
-        ("model=a&model=", Model::Unsaid),
-        ("model=a&model", Model::Unsaid),
-        ("model=a&model&x=1", Model::Unsaid),
+        ("model=a&model=", Model::Ambiguous),
+        ("model=a&model", Model::Ambiguous),
+        ("model&model=&x=1", Model::Unsaid),
         ("model=a&x", named("a")),
         ("models=a&amodel=b&%20model=c", Model::Unsaid),
         (" model=a", Model::Unsaid),
         ("&&=&model==a", named("=a")),
         // JSON, as `curl -d` sends it.
         ("{\"model\":\"a\"}", named("a")),
-        (" \n{\"model\":\"a=b&model=c\"}", named("a=b&model=c")),
+        (" \n{\"model\":\"a=b&models=c\"}", named("a=b&models=c")),
+        // Both.
+        ("{\"model\":\"a\"}=1&model=b", Model::Ambiguous),
+        ("{\"model\":\"a\"}=1&model=a", named("a")),
+        ("{\"x\":\"a\"}=1&model=b", named("b")),
+        ("{\"model\":\"a=b&model=c\"}", Model::Ambiguous),
+        ("{\0\"\0=&model=a", Model::Ambiguous),
     ] {
         let bytes = text.as_bytes();
         let whole = self::found(&Format::FormOrJson, &[bytes]);
@@ -80,7 +88,8 @@ fn a_query_is_a_form_and_keeps_the_rest_when_it_is_renamed() {
         ("", Model::Unsaid, ""),
         ("a=b", Model::Unsaid, "a=b"),
         ("model=a&x=1", named("a"), "model=n%2F1&x=1"),
-        ("x=%20&mod%65l=a%2Bb&model=c", named("c"), "x=%20&mod%65l=n%2F1&model=n%2F1"),
+        ("x=%20&mod%65l=a%2Bb&model=a%2bb", named("a+b"), "x=%20&mod%65l=n%2F1&model=n%2F1"),
+        ("model=a&model=b", Model::Ambiguous, "model=n%2F1&model=n%2F1"),
     ] {
         let found = in_query(query);
         assert_eq!(

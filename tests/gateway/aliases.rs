@@ -115,6 +115,17 @@ fn a_compressed_body_with_an_alias_is_sent_on_without_its_coding() {
         assert!(!got.headers.has("content-encoding"));
         assert_eq!(got.headers.get("content-length"), Some(body("org/llama-3").len().to_string().as_str()));
     }
+    // What was said of the bytes is true no more.
+    let digests = ["Content-Digest", "Repr-Digest", "Digest", "Content-MD5"];
+    let coded = gzip(body("llama").as_bytes());
+    let with_digests = |coding| [&[JSON][..], coding, &digests.map(|name| (name, "x"))].concat();
+    for (coding, sent_body) in [(&[("Content-Encoding", "gzip")][..], &coded[..]), (&[], body("llama").as_bytes())] {
+        let got = sent(&gateway, &llama, &with_digests(coding), sent_body);
+        assert!(got.body == body("org/llama-3").as_bytes());
+        assert!(digests.iter().all(|name| !got.headers.has(name)), "{:?}", got.headers);
+    }
+    let got = sent(&gateway, &llama, &with_digests(&[]), body("org/llama-3").as_bytes());
+    assert!(digests.iter().all(|name| got.headers.has(name)), "it arrives as it was");
     let own = gzip(body("org/llama-3").as_bytes());
     let got = sent(&gateway, &llama, &[JSON, ("Content-Encoding", "gzip")], &own);
     assert!(got.body == own && got.headers.get("content-encoding") == Some("gzip"), "nothing had to be replaced");

@@ -202,7 +202,7 @@ fn what_can_t_be_judged_is_passed_on() {
 }
 
 #[test]
-fn of_several_models_the_last_counts() {
+fn of_several_models_in_json_the_last_counts() {
     let (gateway, workers) = two_with(&["--max-buffered-request-bytes=100000"]);
     let gap = " ".repeat(50_000);
     for body in [
@@ -212,9 +212,6 @@ fn of_several_models_the_last_counts() {
     ] {
         arrives(&gateway, &workers, "b", &[JSON], body.as_bytes());
     }
-    let field = "--xYzZY\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n";
-    let body = [field.as_bytes(), &multipart("org/b", b"x")].concat();
-    arrives(&gateway, &workers, "b", &[MULTIPART], &body);
 }
 
 /// A worker that answers once it has read everything, and says whether that came.

@@ -1,6 +1,7 @@
 //! Bodies with a content coding. They are decoded to find the model, and sent on unchanged.
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 
 use super::{Named, Said, Search};
@@ -19,7 +20,23 @@ const AT_ONCE: usize = 16 * 1024;
 /// Number of steps after which the task yields.
 const STEPS: u32 = 8;
 
-/// How decoding ended.
+/// Bodies that wait to be decoded, at most.
+const MOST_WAITING: usize = 16;
+
+/// Who may decode a body in a shard.
+pub struct Decoding {
+    /// For those who wait, and for the one who decodes.
+    places: Semaphore,
+    turn: Semaphore,
+}
+
+impl Default for Decoding {
+    fn default() -> Self {
+        Self { places: Semaphore::new(1 + MOST_WAITING), turn: Semaphore::new(1) }
+    }
+}
+
+/// How a decoded body ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Whole,
@@ -39,15 +56,16 @@ enum Taken {
     NoRoom,
 }
 
-/// Decodes a body in pieces and passes the decoded bytes to `take`. Each shard decodes one body at a time, because a
-/// decoder's memory is not counted anywhere else.
+/// Decodes what the pieces hold and shows it to `take` bit by bit. One body at a time in each shard: what a decoder
+/// needs in memory is counted nowhere else. Some wait for their turn, and for more there is no room.
 async fn decode(
     exchange: &Exchange<'_>,
     coding: Coding,
     pieces: &[Bytes],
     mut take: impl FnMut(&[u8]) -> Taken,
 ) -> End {
-    let _turn = exchange.gateway.decoding.acquire().await;
+    let Ok(_place) = exchange.gateway.decoding.places.try_acquire() else { return End::NoRoom };
+    let _turn = exchange.gateway.decoding.turn.acquire().await;
     let most = ANY + TIMES * pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
     let (mut decoder, mut buffer) = (coding.decoder(pieces), vec![0; AT_ONCE]);
     let (mut bytes, mut steps) = (0, 0);
@@ -125,23 +143,23 @@ impl Search {
         let end = end.await;
         match end {
             End::TooLong(most) if self.wants.choice => return Err(GatewayError::BodyTooLarge(most)),
-            End::TooLong(_) => return Ok((body, Said::default())),
-            End::Broken | End::Whole | End::Enough | End::NoRoom => scanner.finish(),
+            End::NoRoom if self.wants.choice => return Err(GatewayError::Pressed),
+            End::TooLong(_) | End::NoRoom => return Ok((body, Said::default())),
+            End::Broken | End::Whole | End::Enough => scanner.finish(),
         }
+        // Many workers don't look at the field, and take a body as it comes.
+        let plain = scanned(format, &pieces).await;
+        let is_ambiguous = scanner.found().contradicts(plain.found())
+            // Some take what comes before the fault.
+            || (end == End::Broken && scanner.found().count > 0);
         let mut coding = Some(coding);
-        if !says_something(&scanner) {
-            let mut plain = format.scanner();
-            pieces.iter().for_each(|piece| plain.push(piece));
-            plain.finish();
-            // The body is not coded at all. Many workers ignore `Content-Encoding`, too.
-            if says_something(&plain) {
-                (scanner, coding) = (plain, None);
-            }
+        if scanner.found().count == 0 {
+            (scanner, coding) = (plain, None);
         }
         let spelling = scanner.spelling();
         let Found { model, places, .. } = scanner.found().clone();
-        // A malformed body can't be rewritten.
-        let places = if end == End::Broken && coding.is_some() { Vec::new() } else { places.into_vec() };
+        let model = if is_ambiguous { Model::Ambiguous } else { model };
+        let places = places.into_vec();
         let text = if end == End::Whole && has_text { self.counted(exchange, text) } else { None };
         let model = if self.wants.model() { model } else { Model::Unsaid };
         Ok((body, Said { model, named: Named::InBody { places, spelling, coding }, text }))
@@ -154,7 +172,16 @@ impl Search {
     }
 }
 
-/// Whether the scanner has recognised the body's format.
-fn says_something(scanner: &Scanner) -> bool {
-    scanner.is_object() || scanner.found().count > 0
+/// What a body says without being decoded.
+async fn scanned(format: &Format, pieces: &[Bytes]) -> Scanner {
+    let mut scanner = format.scanner();
+    for part in pieces.iter().flat_map(|piece| piece.chunks(STEPS as usize * AT_ONCE)) {
+        scanner.push(part);
+        if scanner.is_done() {
+            break;
+        }
+        yield_now().await;
+    }
+    scanner.finish();
+    scanner
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::iter;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
@@ -12,7 +13,10 @@ use super::{ClientBody, MOST_AT_ONCE, Upload, WorkerBody};
 use crate::gateway::error::GatewayError;
 use crate::model_name::{Place, Scanner};
 
-/// Why reading stopped.
+/// How long a client may be silent in the middle of a large body that is held.
+const LARGE_PAUSE: Duration = Duration::from_secs(20);
+
+/// Why no more was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
     /// The body is complete.
@@ -73,7 +77,7 @@ impl WorkerBody {
         if rest.incoming.size_hint().lower() <= MOST_AT_ONCE.min(most) {
             rest.incoming.expect_whole();
         }
-        let mut over = None;
+        let (mut over, pause) = (None, rest.pause.time);
         let stopped = loop {
             let Some(frame) = rest.frame().await else { break Stopped::Whole };
             let frame = frame.map_err(|_| upload.error().unwrap_or(GatewayError::BrokenBody))?;
@@ -87,11 +91,14 @@ impl WorkerBody {
                 _ if is_enough => {
                     break if rest.is_empty() && over.is_none() { Stopped::Whole } else { Stopped::Enough };
                 }
+                // What it takes, others lack.
+                Ok(()) if held.is_large() => rest.pause.time = pause.min(LARGE_PAUSE),
                 Ok(()) => {}
                 Err(NoRoom::InBody) => break Stopped::TooLong,
                 Err(NoRoom::OnShelf) => break Stopped::NoRoom,
             }
         };
+        rest.pause.time = pause;
         held.allow(most);
         held.is_whole = stopped == Stopped::Whole;
         let is_short = over.is_none() && bytes <= most && !held.is_lost;

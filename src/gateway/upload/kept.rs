@@ -11,6 +11,11 @@ use smallvec::SmallVec;
 
 /// Bytes that a shard keeps of all its requests' bodies together.
 const MOST_KEPT: u64 = 128 << 20;
+/// What costs more than this is large: an ordinary body is shorter.
+const LARGE: u64 = 1 << 20;
+/// Bytes that large bodies may take together. It is more than a body of `--max-scanned-request-bytes` costs; what is left
+/// stays for the others.
+const MOST_LARGE: u64 = 96 << 20;
 /// Pieces below it are copied together, but for the first: most bodies are one piece. It is also the least room that is
 /// made for them.
 const SMALL: usize = 4 * 1024;
@@ -21,17 +26,34 @@ const HANDLE: u64 = 64;
 
 /// What bodies cost a shard, in bytes.
 #[derive(Debug, Default)]
-pub struct Shelf(Cell<u64>);
+pub struct Shelf {
+    taken: Cell<u64>,
+    /// Those of large bodies.
+    large: Cell<u64>,
+}
 
 impl Shelf {
-    /// Whether there was room for so many bytes more, which is taken now.
-    fn take(&self, bytes: u64) -> bool {
-        let taken = self.0.get() + bytes;
-        if taken <= MOST_KEPT {
-            self.0.set(taken);
+    /// Whether there was room for so many bytes more, which is taken now for somebody who has so many.
+    fn take(&self, bytes: u64, before: u64) -> bool {
+        let taken = self.taken.get() + bytes;
+        let large = self.large.get() + large(before + bytes) - large(before);
+        let has_room = taken <= MOST_KEPT && (large <= MOST_LARGE || before + bytes <= LARGE);
+        if has_room {
+            self.taken.set(taken);
+            self.large.set(large);
         }
-        taken <= MOST_KEPT
+        has_room
     }
+
+    fn give_back(&self, bytes: u64) {
+        self.taken.set(self.taken.get() - bytes);
+        self.large.set(self.large.get() - large(bytes));
+    }
+}
+
+/// How many of somebody's bytes are those of a large body.
+fn large(bytes: u64) -> u64 {
+    if bytes > LARGE { bytes } else { 0 }
 }
 
 /// How much of a body may be kept, and where its cost is counted.
@@ -80,7 +102,12 @@ impl Kept {
         self.keep.as_mut().map_or(0, |keep| mem::replace(&mut keep.most, most))
     }
 
-    /// Number of pieces.
+    /// Whether it takes much of the shelf.
+    pub fn is_large(&self) -> bool {
+        large(self.cost) > 0
+    }
+
+    /// How many pieces there are.
     pub fn count(&self) -> usize {
         self.pieces.len() + usize::from(!self.small.is_empty())
     }
@@ -130,7 +157,7 @@ impl Kept {
 
     fn take(&mut self, cost: u64) -> Result<(), NoRoom> {
         match &self.keep {
-            Some(Keep { shelf, .. }) if shelf.take(cost) => {
+            Some(Keep { shelf, .. }) if shelf.take(cost, self.cost) => {
                 self.cost += cost;
                 Ok(())
             }
@@ -162,7 +189,7 @@ impl Kept {
     /// Keeps nothing, now and from now on.
     pub fn lose(&mut self) {
         if let Some(Keep { shelf, .. }) = &self.keep {
-            shelf.0.set(shelf.0.get() - mem::take(&mut self.cost));
+            shelf.give_back(mem::take(&mut self.cost));
         }
         self.pieces.clear();
         if self.small.capacity() > 0 {

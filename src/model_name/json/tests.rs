@@ -67,6 +67,28 @@ fn the_last_string_of_that_name_counts() {
     assert_eq!(scanned(&[b"{\"model\":\"\xff\xfea\"}"]).found.model, named("\u{fffd}\u{fffd}a"));
 }
 
+// As Python's parser knows them.
+#[test]
+fn an_object_in_utf_16_or_32_is_ambiguous() {
+    let object = " {\"x\":\"é\",\"model\":\"a\"}";
+    for (text, is_object) in [(object, true), (object.trim(), true), ("[\"model\"]", false), ("\"{\"", false)] {
+        for mark in ["", "\u{feff}"] {
+            let text = format!("{mark}{text}");
+            for bytes in [
+                text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>(),
+                text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+                text.chars().flat_map(|char| u32::from(char).to_le_bytes()).collect(),
+                text.chars().flat_map(|char| u32::from(char).to_be_bytes()).collect(),
+            ] {
+                let json = scanned(&[&bytes]);
+                assert_eq!((&json.found.model == &Model::Ambiguous, json.is_object()), (is_object, false), "{bytes:?}");
+                let each: Vec<_> = bytes.chunks(1).collect();
+                assert_eq!(scanned(&each).found, json.found, "{bytes:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_split_finds_the_same() {
     for (text, _) in corpus() {
@@ -187,7 +209,7 @@ fn random_documents_name_what_serde_json_finds() {
         met[match &expected {
             Model::Unsaid => 0,
             Model::Named(_) => 1,
-            Model::NoName => 2,
+            Model::NoName | Model::Ambiguous => 2,
         }] += 1;
         let (first, second) = text.as_bytes().split_at(dice.usize(..=text.len()));
         let json = scanned(&[first, second]);

@@ -30,8 +30,9 @@ fn corpus() -> Vec<(String, Model)> {
         (end.into(), Model::Unsaid),
         (body(&[field("model", "a")]), named("a")),
         (body(&[file("\r\n\r\r\n--b-\r\n--b"), field("model", "a"), field("x", "y")]), named("a")),
-        (body(&[field("model", "a"), field("model", "b")]), named("b")),
-        (body(&[field("model", "a"), field("model", "")]), Model::Unsaid),
+        (body(&[field("model", "a"), field("model", "b")]), Model::Ambiguous),
+        (body(&[field("model", "a"), field("model", "")]), Model::Ambiguous),
+        (body(&[field("model", "a"), field("x", "b"), field("model", "a")]), named("a")),
         (body(&[field("model", "a\r\n--b\r\r\n")]), named("a\r\n--b\r\r\n")),
         (body(&[field("x", "Content-Disposition: form-data; name=\"model\"\r\n\r\nno")]), Model::Unsaid),
         (format!("a preamble\r\n{}--b-b  \r\n{}", field("model", "a"), end), named("a")),
@@ -65,7 +66,7 @@ fn corpus() -> Vec<(String, Model)> {
 }
 
 #[test]
-fn the_last_field_of_that_name_counts() {
+fn all_fields_of_that_name_count() {
     for (body, expected) in corpus() {
         assert_eq!(scanned(&[body.as_bytes()]).found.model, expected, "{body}");
     }
