@@ -76,7 +76,10 @@ fn a_compressed_body_that_says_something_else_as_it_is() {
         pools.refuses(&headers, &[&coded[..], b"&model=b"].concat());
     }
     let multipart = |model: &str| field(model) + "--q--\r\n";
-    for (coding, coded) in codings(multipart("a").as_bytes()) {
+    // The others leave so short a text as it is, with its last delimiter.
+    let short =
+        codings(multipart("a").as_bytes()).into_iter().filter(|(coding, _)| ["gzip", "deflate"].contains(coding));
+    for (coding, coded) in short {
         let headers = [MULTIPART, ("Content-Encoding", coding)];
         pools.refuses(&headers, &[&coded[..], b"\r\n", multipart("b").as_bytes()].concat());
     }
@@ -115,9 +118,8 @@ fn json_that_is_not_in_utf_8() {
         pools.refuses(&[JSON], &body);
         pools.refuses(&[FORM], &body);
         pools.refuses(&[JSON, ("Content-Encoding", "gzip")], &gzip(&body));
-        let alone = Gateway::builder().worker(&pools.workers[1]).start();
-        assert_eq!(alone.request("POST", "/", &[JSON], &body).status, 200, "with one pool nobody has to know");
-        drop(pools.workers[1].wait_for_request());
     }
+    let alone = Gateway::builder().worker(&pools.workers[1]).start();
+    assert_eq!(alone.request("POST", "/", &[JSON], &wide(text)).status, 200, "with one pool nobody has to know");
     pools.sends_to("b", &[JSON], b"\xEF\xBB\xBF{\"model\":\"b\"}");
 }
