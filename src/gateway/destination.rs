@@ -107,8 +107,8 @@ fn pool_by_model(exchange: &Exchange, said: &Said, target: &Uri) -> Result<usize
     match &said.model {
         Model::Named(name) => snapshot.pool_of(name).ok_or_else(|| GatewayError::UnknownModel(name.clone())),
         Model::NoName => snapshot.pool_of_all().ok_or_else(|| GatewayError::UnknownModel(String::new())),
-        Model::Ambiguous => Err(GatewayError::BadRequest("It depends on who reads it which model the request names.")),
-        Model::Unsaid => Ok(snapshot.any_pool()),
+        Model::Ambiguous => Err(GatewayError::BadRequest("Parsers disagree about the model that the request names.")),
+        Model::Unsaid => Ok(snapshot.any_pool(target)),
     }
 }
 
