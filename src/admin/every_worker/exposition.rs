@@ -3,14 +3,17 @@
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use rustc_hash::FxHashMap;
 
-/// The label with a sample's worker. A worker's own label of that name is renamed as Prometheus does.
+/// The label that says whose sample it is, and what a worker's own label of that name gets before it, as in Prometheus.
 const LABEL: &str = "worker";
-const EXPORTED: &str = "exported_worker";
-/// Suffixes that the names of a family's samples may have.
+const EXPORTED: &str = "exported_";
+/// The types that the format has. Other types are those of OpenMetrics.
+const TYPES: [&str; 5] = ["counter", "gauge", "histogram", "summary", "untyped"];
+/// What the names of a family's samples may have behind that of the family.
 const SUFFIXES: [&str; 6] = ["", "_bucket", "_sum", "_count", "_total", "_created"];
 
 struct Family<'a> {
@@ -25,8 +28,9 @@ struct Family<'a> {
 struct Sample<'a> {
     name: &'a str,
     labels: Vec<(&'a str, &'a str)>,
-    /// The value, and a timestamp if there is one.
     value: &'a str,
+    /// Milliseconds.
+    timestamp: Option<i64>,
 }
 
 #[derive(Default)]
@@ -54,12 +58,14 @@ impl<'a> Families<'a> {
                     continue;
                 }
                 let place = self.place(name);
-                let family = &mut self.all[place];
-                let (known, said) =
-                    if keyword == "HELP" { (&mut family.help, rest) } else { (&mut family.kind, rest.trim()) };
-                let differs = known.get_or_insert(said) != &said;
-                family.is_disputed |= differs && keyword == "TYPE";
                 current = Some(place);
+                let family = &mut self.all[place];
+                let kind = rest.trim();
+                if keyword == "HELP" {
+                    family.help.get_or_insert(rest);
+                } else if TYPES.contains(&kind) {
+                    family.is_disputed |= *family.kind.get_or_insert(kind) != kind;
+                }
             } else if let Some(sample) = Sample::read(line) {
                 let is_current = |place: &usize| {
                     let suffix = sample.name.strip_prefix(self.all[*place].name);
@@ -89,18 +95,26 @@ impl<'a> Sample<'a> {
                 let value = value.trim_start().strip_prefix('"')?;
                 let end = string_end(value)?;
                 let label = label.trim();
-                if !is_name(label) {
+                let is_twice = labels.iter().any(|(other, _)| *other == label);
+                if !is_name(label) || label.contains(':') || label == "__name__" || is_twice {
                     return None;
                 }
                 labels.push((label, &value[..end]));
                 inner = &value[end + 1..];
             }
         }
-        // In OpenMetrics an exemplar may follow.
-        let value = rest.split_once(" # ").map_or(rest, |(value, _)| value).trim();
-        let is_sound = is_name(name) && value.split_whitespace().all(|number| number.parse::<f64>().is_ok());
-        let count = value.split_whitespace().count();
-        (is_sound && matches!(count, 1 | 2)).then_some(Self { name, labels, value })
+        // OpenMetrics has exemplars behind it.
+        let rest = rest.split_once(" # ").map_or(rest, |(value, _)| value);
+        let mut numbers = rest.split_ascii_whitespace();
+        let (value, timestamp) = (numbers.next()?, numbers.next());
+        let is_number = |text: &str| {
+            // Go, in which Prometheus is written, has no signed NaN.
+            text.parse::<f64>().is_ok_and(|number| !number.is_nan() || text.len() == "NaN".len())
+        };
+        let is_sound = is_name(name) && is_number(value) && timestamp.is_none_or(is_number) && numbers.next().is_none();
+        // Those of OpenMetrics are fractions of seconds: without one, the sample is of now.
+        let timestamp = timestamp.and_then(|timestamp| timestamp.parse().ok());
+        is_sound.then_some(Self { name, labels, value, timestamp })
     }
 
     fn write(&self, worker: &str, out: &mut String) {
@@ -108,14 +122,47 @@ impl<'a> Sample<'a> {
         let worker = worker.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let _ = write!(out, "{{{LABEL}=\"{worker}\"");
         for (label, value) in &self.labels {
-            let label = if *label == LABEL { EXPORTED } else { label };
-            let _ = write!(out, ",{label}=\"{value}\"");
+            let mut label = Cow::Borrowed(*label);
+            if label == LABEL {
+                while label == LABEL || self.labels.iter().any(|(other, _)| *other == label) {
+                    label = format!("{EXPORTED}{label}").into();
+                }
+            }
+            let _ = write!(out, ",{label}=\"{}\"", mended(value, true));
         }
-        let _ = writeln!(out, "}} {}", self.value);
+        let _ = write!(out, "}} {}", self.value);
+        if let Some(timestamp) = self.timestamp {
+            let _ = write!(out, " {timestamp}");
+        }
+        out.push('\n');
     }
 }
 
-/// The position of the closing quote.
+/// Text in which each backslash begins an escape that the format has; others stand for themselves.
+fn mended(text: &str, is_quoted: bool) -> Cow<'_, str> {
+    if !text.contains('\\') {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 1);
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        out.push(c);
+        if c != '\\' {
+            continue;
+        }
+        match chars.next() {
+            Some(escape @ ('\\' | 'n')) => out.push(escape),
+            Some('"') if is_quoted => out.push('"'),
+            other => {
+                out.push('\\');
+                out.extend(other);
+            }
+        }
+    }
+    out.into()
+}
+
+/// Where the quotes are that end a value.
 fn string_end(text: &str) -> Option<usize> {
     let mut is_escaped = false;
     text.bytes().position(|byte| match byte {
@@ -146,7 +193,7 @@ pub fn merged<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut out = String::new();
     for family in families.all.iter().filter(|family| !family.samples.is_empty()) {
         if let Some(help) = family.help {
-            let _ = writeln!(out, "# HELP {} {help}", family.name);
+            let _ = writeln!(out, "# HELP {} {}", family.name, mended(help, false));
         }
         if let Some(kind) = family.kind.filter(|_| !family.is_disputed) {
             let _ = writeln!(out, "# TYPE {} {kind}", family.name);
@@ -203,10 +250,34 @@ mod tests {
             "# HELP 1 x",
             "<html>",
             "a{-=\"1\"} 1",
+            "a{b:c=\"1\"} 1",
+            "a{__name__=\"1\"} 1",
+            "a{b=\"1\",b=\"2\"} 1",
+            "a -NaN",
+            "a 1 x",
         ] {
             assert_eq!(merge(&[line]), "", "{line}");
         }
         assert_eq!(merge(&["a 1 # {trace=\"x\"} 2"]), "a{worker=\"http://a\"} 1\n");
+    }
+
+    #[test]
+    fn what_only_other_formats_have_is_mended() {
+        for (text, wanted) in [
+            ("a 1 1.5", "a{worker=\"http://a\"} 1\n"),
+            ("a 1 99999999999999999999", "a{worker=\"http://a\"} 1\n"),
+            ("a 1 -5", "a{worker=\"http://a\"} 1 -5\n"),
+            ("# TYPE a unicorn\na 1", "a{worker=\"http://a\"} 1\n"),
+            ("# TYPE a info\n# TYPE a gauge\na 1", "# TYPE a gauge\na{worker=\"http://a\"} 1\n"),
+            ("# HELP a b\\q \\\" \\n \\\\ \\\na 1", "# HELP a b\\\\q \\\\\" \\n \\\\ \\\\\na{worker=\"http://a\"} 1\n"),
+            ("a{b=\"\\q\\\"\\n\"} 1", "a{worker=\"http://a\",b=\"\\\\q\\\"\\n\"} 1\n"),
+            (
+                "a{worker=\"q\",exported_worker=\"z\"} 2",
+                "a{worker=\"http://a\",exported_exported_worker=\"q\",exported_worker=\"z\"} 2\n",
+            ),
+        ] {
+            assert_eq!(merge(&[text]), wanted, "{text}");
+        }
     }
 
     #[test]
