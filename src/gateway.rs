@@ -224,6 +224,7 @@ impl Gateway {
             Route::Models | Route::Stored | Route::Workers if exchange.caller.offers == Offers::AdminApi => {
                 Err(GatewayError::NotHere)
             }
+            Route::Disguised => Err(GatewayError::NotHere),
             // In boxes: most of a future is moved when it starts, and the last one is what almost all requests need.
             Route::Metrics => Box::pin(self.metrics(exchange, request)).await,
             Route::Admin => Box::pin(self.administer(exchange, request, body)).await,

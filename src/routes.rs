@@ -1,11 +1,12 @@
 //! Where a request goes: an endpoint of the gateway, or the workers. Decided on the very path that would be
 //! forwarded, so that no other spelling of a path means something else here than there.
 
+mod disguise;
 mod overrides;
 mod stored;
 
 pub use self::overrides::{Override, Overrides};
-pub use self::stored::Stored;
+pub use self::stored::{Object, Stored};
 
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Route {
     Admin,
     /// Operations that mean all workers, such as `/flush_cache`.
     EveryWorker,
+    /// Another spelling of such an operation, which a worker would take for it. Nobody gets it.
+    Disguised,
     /// `/v1/models`, and one model below it: what the workers offer together.
     Models,
     /// Objects that one worker keeps, such as `/v1/responses` and what is below it.
@@ -39,12 +42,13 @@ pub fn route(path: &str) -> Route {
             // The most frequent paths, which need no further look.
             "chat/completions" | "completions" | "embeddings" | "messages" => Route::Workers,
             "models" => Route::Models,
+            _ if disguise::hides(path, is_operation) => Route::Disguised,
             // Without an id it is a worker's.
             "models/" => Route::Workers,
             _ if below.starts_with("models/") => Route::Models,
             _ => match Stored::below_v1(below) {
                 Stored::Other => Route::Workers,
-                Stored::Collection | Stored::Object(_) => Route::Stored,
+                Stored::Collection(_) | Stored::Object(_) => Route::Stored,
             },
         };
     }
@@ -53,10 +57,15 @@ pub fn route(path: &str) -> Route {
         "/readiness" => Route::Ready,
         "/metrics" => Route::Metrics,
         "/wasm" | "/workers" => Route::Admin,
-        "/flush_cache" | "/start_profile" | "/stop_profile" | "/get_loads" | "/engine_metrics" => Route::EveryWorker,
+        _ if is_operation(path) => Route::EveryWorker,
+        _ if disguise::hides(path, is_operation) => Route::Disguised,
         _ if path.starts_with("/wasm/") || path.starts_with("/workers/") => Route::Admin,
         _ => Route::Workers,
     }
+}
+
+fn is_operation(path: &str) -> bool {
+    matches!(path, "/flush_cache" | "/start_profile" | "/stop_profile" | "/get_loads" | "/engine_metrics")
 }
 
 /// Paths that have a metric label of their own; all others share one, so that callers can't invent series.
@@ -136,7 +145,10 @@ mod tests {
             ("/v1/", Route::Workers),
             ("/flush_cache", Route::EveryWorker),
             ("/engine_metrics", Route::EveryWorker),
-            ("/flush_cache/", Route::Workers),
+            ("/flush%5Fcache", Route::Disguised),
+            ("/v1/../flush_cache", Route::Disguised),
+            ("/v1/models/../../flush_cache", Route::Disguised),
+            ("/v1/files/..%2f..%2fflush_cache", Route::Disguised),
             ("/wasmx", Route::Workers),
             ("//wasm", Route::Workers),
             ("/%77asm", Route::Workers),

@@ -75,7 +75,9 @@ pub enum GatewayError {
     Guest(#[from] GuestFailure),
     #[error("memory or file descriptors are nearly used up")]
     Pressed,
-    #[error("this listener is for the admin API alone, or not for it")]
+    #[error(
+        "this listener is for the admin API alone, or not for it, or the path is an admin operation spelled otherwise"
+    )]
     NotHere,
     #[error("the base paths of the workers name a version, and the path is not below /v1")]
     NotServed,

@@ -28,7 +28,7 @@ use super::forward;
 use super::upload::WorkerBody;
 use crate::headers;
 use crate::modules::RequestHead;
-use crate::routes::Stored;
+use crate::routes::{Object, Stored};
 use crate::workers::Worker;
 use crate::workers::answer::BodyObserver;
 
@@ -45,6 +45,23 @@ enum Owner {
     Unknown,
 }
 
+/// The object that a request is about.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    kind: &'static str,
+    id: &'a [u8],
+    part: Part,
+}
+
+/// What a path means of an object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// Workers disagree about what a trailing `/` means.
+    WholeWithSlash,
+    Below,
+}
+
 /// Answers a request to a path of stored objects.
 pub async fn serve(
     exchange: &mut Exchange<'_>,
@@ -55,24 +72,33 @@ pub async fn serve(
     let is_asked = matches!(head.method, M::GET | M::HEAD | M::DELETE | M::POST | M::PUT | M::PATCH);
     match Stored::of(head.uri.path()) {
         _ if exchange.upgrade.is_some() => forward::send(exchange, head, body).await,
-        Stored::Collection if head.method == M::POST => create(exchange, head, body).await,
-        Stored::Object(id) if is_asked => {
+        Stored::Collection(kind) if head.method == M::POST => create(exchange, head, body, kind).await,
+        Stored::Object(Object { kind, id, rest }) if is_asked => {
+            let part = match rest {
+                "" => Part::Whole,
+                "/" => Part::WholeWithSlash,
+                _ => Part::Below,
+            };
             let id = id.as_bytes().to_vec();
-            find(exchange, head, body, &id).await
+            find(exchange, head, body, Wanted { kind, id: &id, part }).await
         }
-        Stored::Collection | Stored::Object(_) | Stored::Other => forward::send(exchange, head, body).await,
+        Stored::Collection(_) | Stored::Object(_) | Stored::Other => forward::send(exchange, head, body).await,
     }
 }
 
-/// Forwards a request that creates an object, and learns the new id. If the request refers to an object whose worker is
-/// known, it goes to that worker.
-async fn create(exchange: &mut Exchange<'_>, head: &mut RequestHead, body: WorkerBody) -> Result<Answer, GatewayError> {
+/// Forwards a creation, to the worker of an object that it refers to if that is known, and learns the new id.
+async fn create(
+    exchange: &mut Exchange<'_>,
+    head: &mut RequestHead,
+    body: WorkerBody,
+    kind: &'static str,
+) -> Result<Answer, GatewayError> {
     let body = if may_refer(exchange, &head.headers) { refer(exchange, body).await? } else { body };
     let mut answer = forward::send(exchange, head, body).await?;
     if answer.head.status.is_success()
         && let Some(lease) = &answer.hold.lease
         && let Content::Stream { rest, .. } = &mut answer.content
-        && let Some(observer) = learner(exchange, &lease.worker, &answer.head.headers)
+        && let Some(observer) = learner(exchange, kind, &lease.worker, &answer.head.headers)
     {
         rest.observe(observer);
     }
@@ -91,10 +117,11 @@ fn may_refer(exchange: &Exchange, headers: &HeaderMap) -> bool {
 /// Restricts the request to the worker that has the object it refers to. A body too long to be buffered is not read.
 async fn refer(exchange: &mut Exchange<'_>, body: WorkerBody) -> Result<WorkerBody, GatewayError> {
     let body = body.hold_whole(exchange.config().retries.max_buffered_request_bytes).await?;
+    let mut scan = JsonScan::new(REFERENCE);
     if let WorkerBody::Whole(Some(whole)) = &body
-        && let Scan::Found(id) = JsonScan::new(REFERENCE).feed(whole)
+        && let Scan::Found(id) = scan.feed(whole)
     {
-        match owner(exchange, &id) {
+        match owner(exchange, scan.kind_referred_to(), &id) {
             Owner::At(index) => exchange.only = Some(index),
             Owner::Unavailable => return Err(GatewayError::NoWorker),
             Owner::Unknown => {}
@@ -104,7 +131,7 @@ async fn refer(exchange: &mut Exchange<'_>, body: WorkerBody) -> Result<WorkerBo
 }
 
 /// Learns the new object's id from the answer's body.
-fn learner(exchange: &Exchange, worker: &Worker, headers: &HeaderMap) -> Option<BodyObserver> {
+fn learner(exchange: &Exchange, kind: &'static str, worker: &Worker, headers: &HeaderMap) -> Option<BodyObserver> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return None;
     }
@@ -115,7 +142,7 @@ fn learner(exchange: &Exchange, worker: &Worker, headers: &HeaderMap) -> Option<
         left -= seen.len();
         match scan.feed(seen) {
             Scan::More if left > 0 => return ControlFlow::Continue(()),
-            Scan::Found(id) => shared.owners.learn(&id, owner),
+            Scan::Found(id) => shared.owners.learn(kind, &id, owner),
             Scan::More | Scan::Nothing => {}
         }
         ControlFlow::Break(())
@@ -127,42 +154,38 @@ async fn find(
     exchange: &mut Exchange<'_>,
     head: &mut RequestHead,
     body: WorkerBody,
-    id: &[u8],
+    wanted: Wanted<'_>,
 ) -> Result<Answer, GatewayError> {
-    let mut others = candidates(exchange, &head.uri);
-    let index = match owner(exchange, id) {
+    let Wanted { kind, id, part } = wanted;
+    let mut others = candidates(exchange);
+    let index = match owner(exchange, kind, id) {
         Owner::At(index) => index,
         Owner::Unavailable => return Err(GatewayError::NoWorker),
         Owner::Unknown if others.len() < 2 => return forward::send(exchange, head, body).await,
         Owner::Unknown => {
             let most = exchange.config().retries.max_buffered_request_bytes;
             return match body.hold_whole(most).await? {
-                WorkerBody::Whole(body) => search(exchange, head, body, id, &others).await,
-                // The body is too long to be sent more than once.
+                WorkerBody::Whole(body) => search(exchange, head, body, wanted, &others).await,
+                // It is too long to be sent more than once.
                 body => forward::send(exchange, head, body).await,
             };
         }
     };
     exchange.only = Some(index);
-    // A part of the object may be missing or deleted while the object is still there.
-    let is_whole = head.uri.path().as_bytes().ends_with(id);
-    let is_delete = is_whole && head.method == Method::DELETE;
+    // A part of the object may be deleted while the object is still there.
+    let is_delete = part != Part::Below && head.method == Method::DELETE;
     let again = if let WorkerBody::Whole(body) = &body { Some((head.clone(), body.clone())) } else { None };
     let answer = forward::send(exchange, head, body).await?;
-    let owners = &exchange.gateway.shared.owners;
     if answer.head.status.is_success() && is_delete {
-        owners.forget(id);
+        exchange.gateway.shared.owners.forget(kind, id);
     }
     if answer.head.status != StatusCode::NOT_FOUND {
         return Ok(answer);
     }
     // The worker may have lost the object, and another one may have it now.
-    if is_whole {
-        owners.forget(id);
-    }
     others.retain(|other| worker(exchange, *other).key != worker(exchange, index).key);
     let Some((head, body)) = again.filter(|_| !others.is_empty()) else { return Ok(answer) };
-    match search(exchange, &head, body, id, &others).await {
+    match search(exchange, &head, body, wanted, &others).await {
         Ok(found) if found.head.status.is_success() => Ok(found),
         // Otherwise the answer of the object's own worker counts.
         Ok(_) | Err(_) => Ok(answer),
@@ -173,7 +196,7 @@ async fn search(
     exchange: &mut Exchange<'_>,
     head: &RequestHead,
     body: Option<Bytes>,
-    id: &[u8],
+    wanted: Wanted<'_>,
     indices: &[WorkerIndex],
 ) -> Result<Answer, GatewayError> {
     let (found, asked) = Box::pin(Search { exchange, head, body }.run(indices)).await;
@@ -182,9 +205,14 @@ async fn search(
     exchange.record.answered_by(&found.lease.worker);
     if found.begun.0.status.is_success() && head.method != Method::DELETE {
         let owners = &exchange.gateway.shared.owners;
-        // The previous owner has left or has lost the object.
-        owners.forget(id);
-        owners.learn(id, found.lease.worker.key);
+        let Wanted { kind, id, part } = wanted;
+        let known = owners.get(kind, id);
+        let has_owner = known.is_some_and(|key| exchange.view.snapshot.workers().any(|worker| worker.key == key));
+        // The owner answered 404. If it was asked for anything else, it may still have the object.
+        let is_lost = exchange.only.is_some() && part == Part::Whole && head.method == Method::GET;
+        if is_lost || !has_owner {
+            owners.replace(kind, id, found.lease.worker.key);
+        }
     }
     Ok(found.into_answer(exchange))
 }
@@ -212,8 +240,8 @@ fn candidates(exchange: &Exchange, target: &Uri) -> Vec<WorkerIndex> {
 }
 
 /// The worker that has this object.
-fn owner(exchange: &Exchange, id: &[u8]) -> Owner {
-    let Some(key) = exchange.gateway.shared.owners.get(id) else { return Owner::Unknown };
+fn owner(exchange: &Exchange, kind: &str, id: &[u8]) -> Owner {
+    let Some(key) = exchange.gateway.shared.owners.get(kind, id) else { return Owner::Unknown };
     let mut owner = Owner::Unknown;
     for at in pools(exchange) {
         let pool = &exchange.view.snapshot.pools[at];

@@ -201,6 +201,29 @@ fn they_are_for_those_who_may_administer() {
 }
 
 #[test]
+fn no_other_spelling_of_an_operation_reaches_a_worker() {
+    let worker = saying(200, "ok");
+    let gateway = before(&[&worker]);
+    for path in [
+        "/flush%5Fcache",
+        "/flush_cach%65?model=b",
+        "/flush_cache/",
+        "//flush_cache",
+        "/x/../flush_cache",
+        "/x/%2e%2e/start_profile",
+        "/v1/../stop_profile",
+        "/v1/files/..%2f..%2f..%2fflush_cache",
+        "/v1/models/../../get_loads",
+    ] {
+        for method in ["GET", "POST"] {
+            gateway.request(method, path, &[], b"").assert_error(404, "not_found");
+        }
+    }
+    assert!(worker.requests().is_empty());
+    assert_eq!(gateway.get("/x/flush%5Fcache").status, 200, "it is another path");
+}
+
+#[test]
 fn a_reader_may_read_only() {
     let worker = saying(200, "up 1\n");
     let file = ConfigFile::new(format!(

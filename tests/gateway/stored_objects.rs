@@ -198,6 +198,45 @@ fn nobody_diverts_the_requests_for_an_object_of_another_caller() {
 }
 
 #[test]
+fn nobody_makes_the_owner_of_an_object_forgotten() {
+    // Workers that let callers choose ids. Only the first one keeps responses under `r`; the second has what an
+    // attacker put there.
+    let keeper = Worker::new(|request, conn| match (request.method.as_str(), request.target.as_str()) {
+        ("POST", "/v1/responses") => conn.answer_json(&json!({"id": "r"})),
+        (_, "/v1/responses/r") | ("DELETE", "/v1/responses/r/input_items/xr") => conn.answer(200, "the keeper"),
+        _ => conn.answer(404, "no"),
+    });
+    let other = Worker::new(|_, conn| conn.answer(200, "the attacker's"));
+    let gateway = Gateway::builder().worker(&keeper).worker(&other).arg("--policy=passthrough").start();
+    gateway.wait_for_workers(2);
+    assert_eq!(create(&gateway, "/v1/responses", &json!({})), "r");
+    for (method, path) in [
+        ("GET", "/v1/files/r"),
+        ("GET", "/v1/responses/r/nothing/r"),
+        ("GET", "/v1/responses/r/"),
+        ("DELETE", "/v1/responses/r/input_items/xr"),
+        ("POST", "/v1/responses/r/cancel"),
+    ] {
+        gateway.request(method, path, &[], b"");
+        let asked = other.requests().len();
+        for _ in 0..3 {
+            assert_eq!(gateway.get("/v1/responses/r").text(), "the keeper", "{method} {path}");
+        }
+        assert_eq!(other.requests().len(), asked, "{method} {path}: it is known who has it");
+    }
+}
+
+#[test]
+fn what_changes_an_unknown_object_is_carried_out_by_one_worker() {
+    for method in ["DELETE", "PUT", "PATCH", "POST"] {
+        let (gateway, stores) = two();
+        stores.iter().for_each(|store| store.put("both"));
+        assert_eq!(gateway.request(method, "/v1/files/both", &[], b"").status, 200);
+        assert_eq!(stores.iter().map(|store| store.count(method)).sum::<usize>(), 1, "{method}");
+    }
+}
+
+#[test]
 fn an_object_that_the_gateway_has_not_seen_is_found() {
     let (gateway, [first, second]) = two();
     second.put("b_old");

@@ -1,9 +1,9 @@
 //! Maps the ids of stored objects to the workers that have them.
 //!
 //! Ids are learned from workers' answers only. Some workers let callers choose ids: the first worker that makes an id
-//! keeps it until the object is deleted or the worker no longer knows it, so nobody can divert another caller's requests.
-//! Only a keyed hash of each id is kept: an entry takes the same space for every id, and callers can't choose ids that
-//! collide.
+//! keeps it until the object is deleted, or until that worker does not know the object and another one does. So nobody can
+//! divert another caller's requests. Objects of different kinds may have the same id, and different owners. Only a keyed
+//! hash of each kind and id is kept: an entry takes the same space for every id, and callers can't choose ids that collide.
 //!
 //! All shards share this. A request for a stored object takes a lock for one operation on a hash map; the map is split
 //! into parts with a lock each, so that shards seldom wait for each other.
@@ -70,11 +70,11 @@ impl Owners {
         self.is_empty.load(Relaxed)
     }
 
-    /// Records that a worker has this object. A known owner is not replaced.
-    pub fn learn(&self, id: &[u8], owner: u64) {
+    /// A worker has said that it has this object. An owner that is known stays.
+    pub fn learn(&self, kind: &str, id: &[u8], owner: u64) {
         if (1..=LONGEST_ID).contains(&id.len()) {
             self.is_empty.store(false, Relaxed);
-            self.with(id, |part, id| {
+            self.with(kind, id, |part, id| {
                 if part.get(id, GENERATION).is_none() {
                     part.put(id, owner, GENERATION);
                 }
@@ -83,21 +83,29 @@ impl Owners {
     }
 
     /// The worker that has this object.
-    pub fn get(&self, id: &[u8]) -> Option<u64> {
-        self.with(id, |part, id| part.get(id, GENERATION))
+    pub fn get(&self, kind: &str, id: &[u8]) -> Option<u64> {
+        self.with(kind, id, |part, id| part.get(id, GENERATION))
     }
 
-    /// Records that the object's worker no longer has it.
-    pub fn forget(&self, id: &[u8]) {
-        self.with(id, |part, id| {
+    /// The owner no longer has this object, and another worker has said that it has it.
+    pub fn replace(&self, kind: &str, id: &[u8], owner: u64) {
+        if (1..=LONGEST_ID).contains(&id.len()) {
+            self.is_empty.store(false, Relaxed);
+            self.with(kind, id, |part, id| part.put(id, owner, GENERATION));
+        }
+    }
+
+    /// The object is deleted.
+    pub fn forget(&self, kind: &str, id: &[u8]) {
+        self.with(kind, id, |part, id| {
             part.young.remove(&id);
             part.old.remove(&id);
         });
     }
 
-    fn with<T>(&self, id: &[u8], work: impl FnOnce(&mut Part, u64) -> T) -> T {
-        let hash = self.hash.hash_one(id);
-        // Use other bits of the hash than the maps.
+    fn with<T>(&self, kind: &str, id: &[u8], work: impl FnOnce(&mut Part, u64) -> T) -> T {
+        let hash = self.hash.hash_one((kind, id));
+        // Another part of the hash than the maps use.
         let part = &self.parts[(hash >> 32) as usize % PARTS];
         work(&mut part.lock().unwrap_or_else(PoisonError::into_inner), hash)
     }
@@ -110,18 +118,25 @@ mod tests {
     #[test]
     fn the_first_owner_is_known_until_it_is_forgotten() {
         let owners = Owners::default();
-        assert!(owners.is_empty() && owners.get(b"a").is_none());
-        owners.learn(b"a", 1);
-        owners.learn(b"b", 2);
-        owners.learn(b"a", 3);
-        assert_eq!((owners.get(b"a"), owners.get(b"b"), owners.is_empty()), (Some(1), Some(2), false));
-        owners.forget(b"a");
-        assert_eq!((owners.get(b"a"), owners.get(b"b")), (None, Some(2)));
-        owners.learn(b"a", 3);
-        assert_eq!(owners.get(b"a"), Some(3));
-        owners.learn(&[b'x'; LONGEST_ID + 1], 1);
-        owners.learn(b"", 1);
-        assert_eq!((owners.get(&[b'x'; LONGEST_ID + 1]), owners.get(b"")), (None, None));
+        assert!(owners.is_empty() && owners.get("files", b"a").is_none());
+        owners.learn("files", b"a", 1);
+        owners.learn("files", b"b", 2);
+        owners.learn("files", b"a", 3);
+        assert_eq!(
+            (owners.get("files", b"a"), owners.get("files", b"b"), owners.is_empty()),
+            (Some(1), Some(2), false)
+        );
+        owners.forget("files", b"a");
+        assert_eq!((owners.get("files", b"a"), owners.get("files", b"b")), (None, Some(2)));
+        owners.learn("files", b"a", 3);
+        assert_eq!(owners.get("files", b"a"), Some(3));
+        owners.replace("files", b"a", 4);
+        owners.learn("responses", b"a", 5);
+        owners.forget("batches", b"a");
+        assert_eq!((owners.get("files", b"a"), owners.get("responses", b"a")), (Some(4), Some(5)));
+        owners.learn("files", &[b'x'; LONGEST_ID + 1], 1);
+        owners.learn("files", b"", 1);
+        assert_eq!((owners.get("files", &[b'x'; LONGEST_ID + 1]), owners.get("files", b"")), (None, None));
     }
 
     #[test]
@@ -140,9 +155,9 @@ mod tests {
     fn all_parts_are_used() {
         let owners = Owners::default();
         for id in 0_u32..1000 {
-            owners.learn(&id.to_ne_bytes(), u64::from(id));
+            owners.learn("files", &id.to_ne_bytes(), u64::from(id));
         }
-        assert!((0_u32..1000).all(|id| owners.get(&id.to_ne_bytes()) == Some(u64::from(id))));
+        assert!((0_u32..1000).all(|id| owners.get("files", &id.to_ne_bytes()) == Some(u64::from(id))));
         assert!(owners.parts.iter().all(|part| part.lock().expect("no panic").young.len() > 10));
     }
 }

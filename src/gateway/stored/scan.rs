@@ -72,6 +72,8 @@ pub struct JsonScan {
     /// Whether the next string at a searched depth is a name.
     expects_name: bool,
     name: Name,
+    /// The last field of the outermost object that is wanted.
+    field: &'static str,
     string: Option<Text>,
     is_escaped: bool,
     kept: Vec<u8>,
@@ -103,6 +105,7 @@ impl JsonScan {
             is_within: false,
             expects_name: false,
             name: Name::Other,
+            field: "",
             string: None,
             is_escaped: false,
             kept: Vec::new(),
@@ -121,6 +124,15 @@ impl JsonScan {
             }
         }
         Scan::More
+    }
+
+    /// The kind of the object whose id was found in a creation's references.
+    pub fn kind_referred_to(&self) -> &'static str {
+        match self.field {
+            "previous_response_id" => "responses",
+            "conversation" => "conversations",
+            _ => "files",
+        }
     }
 
     fn in_string<'p>(&mut self, kind: Text, piece: &'p [u8]) -> (Scan, &'p [u8]) {
@@ -150,13 +162,15 @@ impl JsonScan {
         (Scan::More, &piece[at + 1..])
     }
 
-    /// Classifies the name that has been read.
-    fn named(&self) -> Name {
+    /// The field whose name has been read.
+    fn named(&mut self) -> Name {
         if self.depth == 2 {
             return if self.kept == b"id" { Name::Id } else { Name::Other };
         }
-        let is_in = |names: &[&str]| names.iter().any(|name| name.as_bytes() == self.kept);
-        match (is_in(self.wanted.own), is_in(self.wanted.within)) {
+        let find = |names: &[&'static str]| names.iter().copied().find(|name| name.as_bytes() == self.kept);
+        let (own, within) = (find(self.wanted.own), find(self.wanted.within));
+        self.field = own.or(within).unwrap_or_default();
+        match (own.is_some(), within.is_some()) {
             (true, true) => Name::Either,
             (true, false) => Name::Id,
             (false, true) => Name::Within,

@@ -61,10 +61,10 @@ impl Rank {
 }
 
 impl Search<'_, '_> {
-    /// The answer for the client, and how many workers were asked. Requests that are not idempotent go to one worker
-    /// after the other: workers that share their storage would both carry them out.
+    /// The answer for the client, and how many workers were asked. Requests that change something go to one
+    /// worker after the other: several workers may know the object, and only one is to carry it out.
     pub async fn run(&self, indices: &[WorkerIndex]) -> (Result<Received, GatewayError>, u32) {
-        let most = if self.head.method.is_idempotent() { MOST_AT_ONCE } else { 1 };
+        let most = if self.head.method.is_safe() { MOST_AT_ONCE } else { 1 };
         let pools = &self.exchange.view.snapshot.pools;
         let mut indices = indices.iter().filter_map(|index| {
             let lease = pools[index.pool].pick_only(index.worker, Instant::now())?;
