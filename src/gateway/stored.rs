@@ -157,7 +157,7 @@ async fn find(
     wanted: Wanted<'_>,
 ) -> Result<Answer, GatewayError> {
     let Wanted { kind, id, part } = wanted;
-    let mut others = candidates(exchange);
+    let mut others = candidates(exchange, &head.uri);
     let index = match owner(exchange, kind, id) {
         Owner::At(index) => index,
         Owner::Unavailable => return Err(GatewayError::NoWorker),
