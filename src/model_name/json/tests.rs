@@ -81,7 +81,7 @@ fn an_object_in_utf_16_or_32_is_ambiguous() {
                 text.chars().flat_map(|char| u32::from(char).to_be_bytes()).collect(),
             ] {
                 let json = scanned(&[&bytes]);
-                assert_eq!((&json.found.model == &Model::Ambiguous, json.is_object()), (is_object, false), "{bytes:?}");
+                assert_eq!((json.found.model == Model::Ambiguous, json.is_object()), (is_object, false), "{bytes:?}");
                 let each: Vec<_> = bytes.chunks(1).collect();
                 assert_eq!(scanned(&each).found, json.found, "{bytes:?}");
             }
