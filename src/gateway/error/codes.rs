@@ -56,7 +56,7 @@ pub static CODES: &[Code] = &[
         "not_found",
         "404",
         Retry::No,
-        "this listener does not serve the path, or only under another spelling; or the path is outside `/v1` and the model's workers serve only `/v1`",
+        "this listener does not serve the path; the path is another spelling of one that the gateway answers itself; or it is outside `/v1` and the model's workers serve only `/v1`",
     ),
     code("invalid_api_key", "401", Retry::No, "the key is missing or unknown, or the request has different keys"),
     code(
