@@ -28,7 +28,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 pub fn strip_answer(headers: &mut HeaderMap) -> bool {
     let mut refers = false;
     strip(headers, |name| {
-        let name = name.as_str();
         match name.len() {
             7 => refers |= name == "refresh",
             8 => refers |= name == "location",
@@ -44,9 +43,12 @@ pub fn strip_answer(headers: &mut HeaderMap) -> bool {
 }
 
 /// `goes_too` is shown each field that stays at least once, and says which else are removed.
-fn strip(headers: &mut HeaderMap, mut goes_too: impl FnMut(&HeaderName) -> bool) {
+fn strip(headers: &mut HeaderMap, mut goes_too: impl FnMut(&str) -> bool) {
     let mut nominated = Vec::new();
-    let mut is_to_go = |name: &&HeaderName| goes_too(name) || is_hop_by_hop(name);
+    let mut is_to_go = |name: &&HeaderName| {
+        let name = name.as_str();
+        goes_too(name) || is_hop_by_hop(name)
+    };
     // Most messages have one of these at most: a look at the names is cheaper than a removal for each.
     while let Some(name) = headers.keys().find(&mut is_to_go).cloned() {
         if name == header::CONNECTION {
@@ -62,8 +64,7 @@ fn strip(headers: &mut HeaderMap, mut goes_too: impl FnMut(&HeaderName) -> bool)
 /// What belongs to one connection only, or to a proxy and its neighbour, and what nobody must be able to say to those
 /// behind us: `Proxy` becomes the `HTTP_PROXY` variable of CGI-style programs (CVE-2016-5385), and the name of a
 /// caller's key comes from us alone. To such programs `_` is `-`, so what we say must not come in that spelling either.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    let name = name.as_str();
+fn is_hop_by_hop(name: &str) -> bool {
     match name.len() {
         2 => name == "te",
         5 => name == "proxy",
